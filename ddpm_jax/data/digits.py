@@ -1,0 +1,39 @@
+"""The 8x8 handwritten digits that come with the package (see DIGITS.md)."""
+
+from importlib import resources
+
+import numpy as np
+
+from ddpm_jax.data.arrays import ImageArrays
+
+SPLITS = ("train", "test", "all")
+
+
+def load_digits(split: str = "train") -> ImageArrays:
+    """The digits of `split`: images (n, 8, 8, 1), labels 0..9.
+
+    The 1,797 images come without a split, so the split is this package's: every sixth
+    image (index % 6 == 5) is for testing. That leaves 1,498 to train on and 299 to test.
+
+    Args:
+        split: "train", "test" or "all".
+
+    Raises:
+        ValueError: if `split` is none of these.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"digits: split must be one of {SPLITS}; got {split!r}")
+    with (resources.files("ddpm_jax.data") / "digits.npz").open("rb") as file:
+        with np.load(file) as arrays:
+            levels, labels = arrays["images"], arrays["labels"]
+    # The stored grey levels run from 0 to 16. Integers throughout, no tie to break:
+    # round(v * 255 / 16) is half-way between integers only at v = 8, and 127.5 -> 128.
+    images = np.rint(levels * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+    is_test = np.arange(len(images)) % 6 == 5
+    keep = {"train": ~is_test, "test": is_test, "all": np.ones_like(is_test)}[split]
+    return ImageArrays(
+        images=images[keep],
+        labels=labels[keep].astype(np.int32),
+        label_names=tuple("0123456789"),
+        name=f"digits/{split}",
+    )

@@ -1,0 +1,262 @@
+r"""Variance schedules of the forward process (Ho et al. 2020, section 2).
+
+    q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I)
+    q(x_t | x_0)     = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I)        (eq. 4)
+
+Steps are counted from 0: entry t of a table belongs to what the paper calls step t + 1,
+and alpha_bar before step 0 is 1. Betas are NumPy float64; `make_schedule` derives every
+other coefficient in float64 and rounds once, at the end, because 1 - alpha_bar formed
+from a float32 alpha_bar has lost three digits at the first steps.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm_jax.diffusion.spacing import spaced_timesteps as spaced_timesteps
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Every coefficient that q and p read: one table of shape (T,) each, a pytree."""
+
+    betas: jax.Array
+    alphas_cumprod: jax.Array  # alpha_bar_t = prod_{s <= t} (1 - beta_s)
+    alphas_cumprod_prev: jax.Array  # alpha_bar_{t-1}; 1 at t = 0
+    sqrt_alphas_cumprod: jax.Array  # signal scale of x_t, eq. 4
+    sqrt_one_minus_alphas_cumprod: jax.Array  # noise scale of x_t, eq. 4
+    log_one_minus_alphas_cumprod: jax.Array  # log variance of q(x_t | x_0)
+    sqrt_recip_alphas_cumprod: jax.Array  # 1 / signal scale; inf at zero SNR
+    sqrt_recipm1_alphas_cumprod: jax.Array  # noise scale / signal scale
+    posterior_variance: jax.Array  # beta~_t, eq. 7; 0 at t = 0
+    posterior_log_variance_clipped: jax.Array  # its log, entry 0 replaced by entry 1
+    posterior_mean_coef1: jax.Array  # weight of x_0 in the mean of eq. 7
+    posterior_mean_coef2: jax.Array  # weight of x_t in it
+    log_betas_clipped: jax.Array  # log beta_t, entry 0 replaced by log beta~_1
+    timesteps: jax.Array  # int32: the step that the network is told at each index
+
+    @property
+    def num_steps(self) -> int:
+        """The number of diffusion steps T."""
+        return self.betas.shape[0]
+
+    def beta(self, t: jax.Array) -> jax.Array:
+        """beta_t, of the shape of t; NaN at a traced step outside 0..T-1."""
+        return lookup(self.betas, t)
+
+
+def lookup(table: jax.Array, t: jax.Array) -> jax.Array:
+    """table[t] that cannot be silently wrong.
+
+    Plain indexing returns the last entry for t = -1 and for t >= T.
+
+    Args:
+        table: shape (T,), floating point.
+        t: integer steps of any shape.
+
+    Raises:
+        ValueError: if t is not of integer type, or if a concrete (not traced) t has an
+            entry outside 0..T-1. A traced t gives NaN there.
+    """
+    num_steps = table.shape[0]
+    if not jnp.issubdtype(jnp.result_type(t), jnp.integer):
+        raise ValueError(f"a step must be an integer; got {jnp.result_type(t)}")
+    if not isinstance(t, jax.core.Tracer):
+        steps = np.asarray(t)
+        if steps.size and (steps.min() < 0 or steps.max() >= num_steps):
+            raise ValueError(
+                f"a step must lie in 0..{num_steps - 1}; "
+                f"got {steps.min()}..{steps.max()}"
+            )
+    return table.at[t].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+
+def at(table: jax.Array, t: jax.Array, like: jax.Array) -> jax.Array:
+    """table[t] (see `lookup`), of shape (batch, 1, ..., 1) to broadcast against `like`.
+
+    Args:
+        table: shape (T,).
+        t: integer, a scalar or of shape (batch,).
+        like: shape (batch, *anything).
+    """
+    values = lookup(table, t)
+    if values.ndim == 0:
+        return values
+    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
+
+
+def linear_betas(
+    num_steps: int = 1000, *, start: float = 1e-4, end: float = 0.02
+) -> np.ndarray:
+    """Betas that grow linearly; the defaults are those of Ho et al. 2020, section 4.
+
+    The ends are not rescaled with the number of steps. Improved DDPM rescales them by
+    1000 / T: its 4000 steps are `linear_betas(4000, start=2.5e-5, end=0.005)`.
+    """
+    return np.linspace(start, end, _checked(num_steps), dtype=np.float64)
+
+
+def cosine_betas(
+    num_steps: int = 1000, *, offset: float = 0.008, max_beta: float = 0.999
+) -> np.ndarray:
+    """Betas whose alpha_bar is a squared cosine (Nichol & Dhariwal 2021, eq. 17).
+
+        alpha_bar(u) = cos^2((u + offset) / (1 + offset) pi / 2),  u in [0, 1]
+
+    Only the last beta reaches `max_beta`, so the last alpha_bar is small, not zero.
+    """
+    u = np.arange(_checked(num_steps) + 1, dtype=np.float64) / num_steps
+    alpha_bar = np.cos((u + offset) / (1 + offset) * np.pi / 2) ** 2
+    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta)
+
+
+def quadratic_betas(
+    num_steps: int = 1000, *, start: float = 1e-4, end: float = 0.02
+) -> np.ndarray:
+    """Betas whose square roots grow linearly ("quad"; "scaled_linear" in diffusers)."""
+    roots = np.linspace(start**0.5, end**0.5, _checked(num_steps), dtype=np.float64)
+    return roots**2
+
+
+def constant_betas(num_steps: int = 1000, *, value: float = 0.02) -> np.ndarray:
+    """Betas that are all `value` ("const" in Ho's code)."""
+    return np.full(_checked(num_steps), value, dtype=np.float64)
+
+
+def warmup_betas(
+    num_steps: int = 1000,
+    *,
+    start: float = 1e-4,
+    end: float = 0.02,
+    fraction: float = 0.1,
+) -> np.ndarray:
+    """Betas that grow linearly over the first `fraction` of the steps, then stay.
+
+    "warmup10" and "warmup50" in Ho's code are fraction 0.1 and 0.5.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must lie in (0, 1]; got {fraction}")
+    betas = constant_betas(num_steps, value=end)
+    count = int(num_steps * fraction)
+    betas[:count] = np.linspace(start, end, count, dtype=np.float64)
+    return betas
+
+
+def jsd_betas(num_steps: int = 1000) -> np.ndarray:
+    """beta_t = 1 / (T - t), t = 0..T-1 (Sohl-Dickstein et al. 2015, "jsd").
+
+    The last beta is 1: x_T holds nothing of x_0, so the network cannot predict eps.
+    """
+    return 1 / np.linspace(num_steps, 1, _checked(num_steps), dtype=np.float64)
+
+
+def sigmoid_betas(
+    num_steps: int = 1000, *, start: float = 1e-4, end: float = 0.02
+) -> np.ndarray:
+    """Betas on a sigmoid over [-6, 6] between `start` and `end` (Song et al. 2021)."""
+    u = np.linspace(-6, 6, _checked(num_steps), dtype=np.float64)
+    return start + (end - start) / (1 + np.exp(-u))
+
+
+def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
+    """Betas shifted and scaled so that alpha_bar_T is exactly 0, alpha_bar_1 unchanged.
+
+    Lin et al. 2023, algorithm 1. The last beta becomes 1. Such a chain needs a network
+    that predicts v or x_0: eps says nothing about x_0 where there is no signal.
+    """
+    signal = np.sqrt(np.cumprod(1 - _checked_betas(betas)))
+    signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
+    return _betas_of(signal**2)
+
+
+def make_schedule(
+    betas: np.ndarray, *, timesteps: np.ndarray | None = None
+) -> Schedule:
+    """The whole schedule of `betas`, or of the chain respaced to a subset of its steps.
+
+    The respaced chain visits only `timesteps`: its betas are those that give the same
+    alpha_bar there (Nichol & Dhariwal 2021, section 4), and `Schedule.timesteps` keeps
+    the original steps, which are what the network is told.
+
+    Args:
+        betas: shape (T,), each in (0, 1); the last one may be 1 (zero terminal SNR).
+        timesteps: strictly ascending integers in 0..T-1; None keeps all.
+
+    Raises:
+        ValueError: if betas or timesteps are not as said.
+    """
+    betas = _checked_betas(betas)
+    if timesteps is None:
+        kept = np.arange(len(betas))
+    else:
+        kept = _checked_timesteps(timesteps, len(betas))
+        betas = _betas_of(np.cumprod(1 - betas)[kept])
+
+    alpha_bar = np.cumprod(1 - betas)
+    prev = np.append(1.0, alpha_bar[:-1])
+    variance = betas * (1 - prev) / (1 - alpha_bar)
+    # beta~_0 is 0 and has no logarithm; beta~_1 stands in (Ho's and OpenAI's code).
+    stand_in = variance[1] if len(betas) > 1 else betas[0]
+    with np.errstate(divide="ignore"):  # zero terminal SNR: 1 / 0 = inf is meant
+        recip = 1 / alpha_bar
+        tables = {
+            "betas": betas,
+            "alphas_cumprod": alpha_bar,
+            "alphas_cumprod_prev": prev,
+            "sqrt_alphas_cumprod": np.sqrt(alpha_bar),
+            "sqrt_one_minus_alphas_cumprod": np.sqrt(1 - alpha_bar),
+            "log_one_minus_alphas_cumprod": np.log1p(-alpha_bar),
+            "sqrt_recip_alphas_cumprod": np.sqrt(recip),
+            "sqrt_recipm1_alphas_cumprod": np.sqrt(recip - 1),
+            "posterior_variance": variance,
+            "posterior_log_variance_clipped": np.log(np.append(stand_in, variance[1:])),
+            "posterior_mean_coef1": betas * np.sqrt(prev) / (1 - alpha_bar),
+            "posterior_mean_coef2": (1 - prev) * np.sqrt(1 - betas) / (1 - alpha_bar),
+            "log_betas_clipped": np.log(np.append(stand_in, betas[1:])),
+        }
+    dtype = jnp.result_type(float)  # float32, or float64 where x64 is enabled
+    return Schedule(
+        timesteps=jnp.asarray(kept, jnp.int32),
+        **{name: jnp.asarray(table, dtype) for name, table in tables.items()},
+    )
+
+
+def _checked(num_steps: int) -> int:
+    if num_steps < 1:
+        raise ValueError(f"the number of steps must be at least 1; got {num_steps}")
+    return num_steps
+
+
+def _checked_betas(betas: np.ndarray) -> np.ndarray:
+    betas = np.asarray(betas, np.float64)
+    if betas.ndim != 1 or betas.size == 0:
+        raise ValueError(f"betas must be a non-empty vector; got shape {betas.shape}")
+    if not (np.all((betas > 0) & (betas <= 1)) and np.all(betas[:-1] < 1)):
+        raise ValueError(
+            "betas must lie in (0, 1), the last one in (0, 1]; "
+            f"got values in [{betas.min():.6g}, {betas.max():.6g}]"
+        )
+    return betas
+
+
+def _checked_timesteps(timesteps: np.ndarray, num_steps: int) -> np.ndarray:
+    kept = np.asarray(timesteps)
+    if kept.ndim != 1 or kept.size == 0 or not np.issubdtype(kept.dtype, np.integer):
+        raise ValueError(
+            "timesteps must be a non-empty vector of integers; "
+            f"got shape {kept.shape}, {kept.dtype}"
+        )
+    if kept[0] < 0 or kept[-1] >= num_steps or np.any(np.diff(kept) <= 0):
+        raise ValueError(
+            f"timesteps must ascend strictly within 0..{num_steps - 1}; "
+            f"got {kept[0]}..{kept[-1]}"
+        )
+    return kept
+
+
+def _betas_of(alpha_bar: np.ndarray) -> np.ndarray:
+    """The betas whose cumulative product of 1 - beta is alpha_bar."""
+    return 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
