@@ -15,7 +15,7 @@ class ImageArrays:
     """
 
     images: np.ndarray  # (n, h, w, c) uint8 in 0..255
-    labels: np.ndarray | None = None  # (n,) int32 in 0..num_classes-1; None = unlabelled
+    labels: np.ndarray | None = None  # (n,) int32; None = unlabelled
     label_names: tuple[str, ...] = ()  # one per class, in label order
     name: str = "images"  # for messages and logs
 

@@ -69,5 +69,9 @@ def random_flip(keys: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """uint8 in 0..255 to float in [-1, 1]: x / 127.5 - 1, exact at both ends."""
-    return images.astype(jnp.result_type(float)) / 127.5 - 1.0
+    """uint8 in 0..255 to float in [-1, 1]: x / 127.5 - 1, exact at both ends.
+
+    Computed as (2 x - 255) / 255, whose numerator is exact: compiled, a division by a
+    constant becomes a product with its reciprocal, and 255 / 127.5 - 1 then exceeds 1.
+    """
+    return (2.0 * images.astype(jnp.result_type(float)) - 255.0) / 255.0

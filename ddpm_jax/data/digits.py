@@ -13,7 +13,7 @@ def load_digits(split: str = "train") -> ImageArrays:
     """The digits of `split`: images (n, 8, 8, 1), labels 0..9.
 
     The 1,797 images come without a split, so the split is this package's: every sixth
-    image (index % 6 == 5) is for testing. That leaves 1,498 to train on and 299 to test.
+    image (index % 6 == 5) is for testing, 299 in all, and 1,498 are left to train on.
 
     Args:
         split: "train", "test" or "all".
@@ -26,8 +26,7 @@ def load_digits(split: str = "train") -> ImageArrays:
     with (resources.files("ddpm_jax.data") / "digits.npz").open("rb") as file:
         with np.load(file) as arrays:
             levels, labels = arrays["images"], arrays["labels"]
-    # The stored grey levels run from 0 to 16. Integers throughout, no tie to break:
-    # round(v * 255 / 16) is half-way between integers only at v = 8, and 127.5 -> 128.
+    # The stored grey levels run from 0 to 16; the one tie, v = 8, goes to 128.
     images = np.rint(levels * (255 / 16)).astype(np.uint8)[..., np.newaxis]
     is_test = np.arange(len(images)) % 6 == 5
     keep = {"train": ~is_test, "test": is_test, "all": np.ones_like(is_test)}[split]
