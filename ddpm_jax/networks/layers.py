@@ -1,0 +1,212 @@
+"""The parts of the U-Net: time embedding, residual and attention blocks, resampling.
+
+Images are (b, h, w, c). Parameters are float32; `dtype` is the type that the
+convolutions and products run in. Group statistics and the softmax stay in float32.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Initializer = Callable[..., jax.Array]
+Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+# DDPM's rule for every kernel, and for those that end a residual branch: almost zero.
+ddpm_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+ddpm_zero_init = nn.initializers.variance_scaling(1e-10, "fan_avg", "uniform")
+
+
+def time_embedding(
+    t: jax.Array, dim: int, *, cos_first: bool = False, freq_shift: int = 1
+) -> jax.Array:
+    """The sinusoidal embedding of diffusion steps, float32, shape (*t.shape, dim).
+
+    The i-th of `dim // 2` frequencies is 10000^(-i / (dim // 2 - freq_shift)); an odd
+    `dim` ends in a zero.
+
+    Args:
+        t: steps, whole or fractional, any shape.
+        dim: width of the embedding, at least 4.
+        cos_first: [cos, sin] (Improved DDPM) instead of [sin, cos] (DDPM).
+        freq_shift: 1 (DDPM) or 0 (Improved DDPM).
+
+    Raises:
+        ValueError: if `dim` is below 4.
+    """
+    if dim < 4:
+        raise ValueError(f"the time embedding needs at least 4 channels; got {dim}")
+    half = dim // 2
+    # Rounded at each step as float32 code does: at t = 999 the last bit of a frequency
+    # moves the embedding by 3e-5, and the public weights were trained on these bits.
+    exponents = np.arange(half, dtype=np.float32) * np.float32(-np.log(10000.0))
+    freqs = np.exp(exponents / np.float32(half - freq_shift))
+    angles = jnp.asarray(t, jnp.float32)[..., None] * freqs.reshape(
+        (1,) * jnp.ndim(t) + (half,)
+    )
+    waves = [jnp.sin(angles), jnp.cos(angles)]
+    embedding = jnp.concatenate(waves[::-1] if cos_first else waves, axis=-1)
+    padding = [(0, 0)] * jnp.ndim(t) + [(0, dim % 2)]
+    return jnp.pad(embedding, padding)
+
+
+def nearest_upsample(x: jax.Array) -> jax.Array:
+    """An image twice as large, each pixel repeated: (b, h, w, c) -> (b, 2h, 2w, c)."""
+    b, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
+    return x.reshape(b, 2 * h, 2 * w, c)
+
+
+def average_downsample(x: jax.Array) -> jax.Array:
+    """An image half as large, the means of 2x2: (b, h, w, c) -> (b, h/2, w/2, c)."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation with the variance taken about the mean, in two passes.
+
+    Flax's default E[x^2] - E[x]^2 loses all digits when a group's mean is far above its
+    spread.
+    """
+
+    use_fast_variance: bool = False
+
+
+class ResBlock(nn.Module):
+    """The residual block (DDPM, appendix B): two convolutions, told the time between.
+
+    Attributes:
+        features: output channels; a 1x1 shortcut appears where they differ from x's.
+        dropout: probability of dropping before the second convolution.
+        scale_shift: the embedding scales and shifts the second norm (Improved DDPM,
+            section "architecture") instead of being added before it.
+        resample: applied to both branches before the first convolution (BigGAN blocks,
+            guided diffusion): `nearest_upsample`, `average_downsample` or None.
+    """
+
+    features: int
+    dropout: float = 0.0
+    scale_shift: bool = False
+    resample: Callable[[jax.Array], jax.Array] | None = None
+    num_groups: int = 32
+    norm_eps: float = 1e-6
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: Initializer = ddpm_init
+    zero_init: Initializer = ddpm_zero_init
+
+    @nn.compact
+    def __call__(self, x: jax.Array, embedding: jax.Array, train: bool) -> jax.Array:
+        """(b, h, w, c), (b, e) -> (b, h', w', features); `train` turns dropout on."""
+
+        def conv(features, size, name, init=self.kernel_init):
+            return nn.Conv(
+                features, (size, size), dtype=self.dtype, kernel_init=init, name=name
+            )
+
+        def norm(name):
+            return GroupNorm(
+                self.num_groups, epsilon=self.norm_eps, dtype=self.dtype, name=name
+            )
+
+        h = nn.swish(norm("norm1")(x))
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
+        h = conv(self.features, 3, "conv1")(h)
+        embedding = nn.Dense(
+            self.features * (2 if self.scale_shift else 1),
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            name="embed",
+        )(nn.swish(embedding))[:, None, None, :]
+        if self.scale_shift:
+            scale, shift = jnp.split(embedding, 2, axis=-1)
+            h = norm("norm2")(h) * (1 + scale) + shift
+        else:
+            h = norm("norm2")(h + embedding)
+        h = nn.Dropout(self.dropout)(nn.swish(h), deterministic=not train)
+        h = conv(self.features, 3, "conv2", self.zero_init)(h)
+        if x.shape[-1] != self.features:
+            x = conv(self.features, 1, "shortcut")(x)
+        return x + h
+
+
+class AttentionBlock(nn.Module):
+    """Residual self-attention over all pixels (DDPM, appendix B).
+
+    Attributes:
+        num_heads: heads; each sees channels / num_heads channels, and its logits are
+            scaled by the root of that number. DDPM has 1, Improved DDPM 4.
+        attention: (q, k, v), each (b, pixels, heads, channels) -> the same shape.
+    """
+
+    num_heads: int = 1
+    num_groups: int = 32
+    norm_eps: float = 1e-6
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: Initializer = ddpm_init
+    zero_init: Initializer = ddpm_zero_init
+    attention: Attention = jax.nn.dot_product_attention
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        b, h, w, c = x.shape
+
+        def dense(name, init=self.kernel_init):
+            return nn.Dense(c, dtype=self.dtype, kernel_init=init, name=name)
+
+        normed = GroupNorm(
+            self.num_groups, epsilon=self.norm_eps, dtype=self.dtype, name="norm"
+        )(x)
+        heads = (b, h * w, self.num_heads, c // self.num_heads)
+        q, k, v = (
+            dense(name)(normed).reshape(heads) for name in ("query", "key", "value")
+        )
+        mixed = self.attention(q, k, v).reshape(b, h, w, c)
+        return x + dense("out", self.zero_init)(mixed)
+
+
+class Downsample(nn.Module):
+    """A 3x3 convolution of stride 2: (b, h, w, c) -> (b, h/2, w/2, c).
+
+    `padding` is (before, after) on both axes: (0, 1) is TensorFlow's "SAME" on even
+    sizes (DDPM), (1, 1) PyTorch's padding=1 (Improved DDPM).
+    """
+
+    padding: tuple[int, int] = (0, 1)
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: Initializer = ddpm_init
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Halves both sides."""
+        return nn.Conv(
+            x.shape[-1],
+            (3, 3),
+            strides=2,
+            padding=(self.padding, self.padding),
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            name="conv",
+        )(x)
+
+
+class Upsample(nn.Module):
+    """Nearest neighbours, then a 3x3 convolution: (b, h, w, c) -> (b, 2h, 2w, c)."""
+
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: Initializer = ddpm_init
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Doubles both sides."""
+        return nn.Conv(
+            x.shape[-1],
+            (3, 3),
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            name="conv",
+        )(nearest_upsample(x))
