@@ -9,6 +9,8 @@ import numpy as np
 class ImageArrays:
     """Images of one size as uint8, with a class label each or none at all.
 
+    It is also a random-access source of its examples (see `sources.ImageSource`).
+
     Raises:
         ValueError: if the arrays are not of the types and shapes stated here, if they
             differ in length, or if a label has no name.
@@ -36,6 +38,16 @@ class ImageArrays:
             raise ValueError(
                 f"{self.name}: label names without labels: {self.label_names}"
             )
+
+    def __len__(self) -> int:
+        return self.num_examples
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """{"image": (h, w, c) uint8}, and "label" where there are labels."""
+        example = {"image": self.images[index]}
+        if self.labels is not None:
+            example["label"] = self.labels[index]
+        return example
 
     @property
     def num_examples(self) -> int:

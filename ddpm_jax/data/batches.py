@@ -42,6 +42,12 @@ def batch_indices(
     return index
 
 
+def example_at(seed: int, position: int, num_examples: int) -> int:
+    """The example at one position of the stream that `batch_indices` cuts up."""
+    epoch, place = divmod(int(position), num_examples)
+    return int(_permutation(seed, epoch, num_examples)[place])
+
+
 @functools.lru_cache(maxsize=2)  # a batch rarely meets more than two epochs
 def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
     order = np.random.default_rng((seed, epoch)).permutation(num_examples)
