@@ -1,15 +1,15 @@
-"""The parts of the U-Net: time embedding, residual and attention blocks, resampling.
+"""The parts of the U-Net: residual blocks, attention, resampling.
 
 Images are (b, h, w, c). Parameters are float32; `dtype` is the type that the
 convolutions and products run in. Group statistics and the softmax stay in float32.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 Initializer = Callable[..., jax.Array]
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -17,39 +17,6 @@ Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 # DDPM's rule for every kernel, and for those that end a residual branch: almost zero.
 ddpm_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 ddpm_zero_init = nn.initializers.variance_scaling(1e-10, "fan_avg", "uniform")
-
-
-def time_embedding(
-    t: jax.Array, dim: int, *, cos_first: bool = False, freq_shift: int = 1
-) -> jax.Array:
-    """The sinusoidal embedding of diffusion steps, float32, shape (*t.shape, dim).
-
-    The i-th of `dim // 2` frequencies is 10000^(-i / (dim // 2 - freq_shift)); an odd
-    `dim` ends in a zero.
-
-    Args:
-        t: steps, whole or fractional, any shape.
-        dim: width of the embedding, at least 4.
-        cos_first: [cos, sin] (Improved DDPM) instead of [sin, cos] (DDPM).
-        freq_shift: 1 (DDPM) or 0 (Improved DDPM).
-
-    Raises:
-        ValueError: if `dim` is below 4.
-    """
-    if dim < 4:
-        raise ValueError(f"the time embedding needs at least 4 channels; got {dim}")
-    half = dim // 2
-    # Rounded at each step as float32 code does: at t = 999 the last bit of a frequency
-    # moves the embedding by 3e-5, and the public weights were trained on these bits.
-    exponents = np.arange(half, dtype=np.float32) * np.float32(-np.log(10000.0))
-    freqs = np.exp(exponents / np.float32(half - freq_shift))
-    angles = jnp.asarray(t, jnp.float32)[..., None] * freqs.reshape(
-        (1,) * jnp.ndim(t) + (half,)
-    )
-    waves = [jnp.sin(angles), jnp.cos(angles)]
-    embedding = jnp.concatenate(waves[::-1] if cos_first else waves, axis=-1)
-    padding = [(0, 0)] * jnp.ndim(t) + [(0, dim % 2)]
-    return jnp.pad(embedding, padding)
 
 
 def nearest_upsample(x: jax.Array) -> jax.Array:
@@ -93,7 +60,7 @@ class ResBlock(nn.Module):
     resample: Callable[[jax.Array], jax.Array] | None = None
     num_groups: int = 32
     norm_eps: float = 1e-6
-    dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
     kernel_init: Initializer = ddpm_init
     zero_init: Initializer = ddpm_zero_init
 
@@ -145,7 +112,7 @@ class AttentionBlock(nn.Module):
     num_heads: int = 1
     num_groups: int = 32
     norm_eps: float = 1e-6
-    dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
     kernel_init: Initializer = ddpm_init
     zero_init: Initializer = ddpm_zero_init
     attention: Attention = jax.nn.dot_product_attention
@@ -177,7 +144,7 @@ class Downsample(nn.Module):
     """
 
     padding: tuple[int, int] = (0, 1)
-    dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
     kernel_init: Initializer = ddpm_init
 
     @nn.compact
@@ -197,7 +164,7 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Nearest neighbours, then a 3x3 convolution: (b, h, w, c) -> (b, 2h, 2w, c)."""
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
     kernel_init: Initializer = ddpm_init
 
     @nn.compact

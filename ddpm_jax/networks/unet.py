@@ -1,8 +1,8 @@
 """The U-Net of DDPM (Ho et al., 2020, appendix B) and of its published descendants.
 
-The field defaults are DDPM's. Improved DDPM (Nichol and Dhariwal, 2021), guided
-diffusion (Dhariwal and Nichol, 2021) and diffusers' `UNet2DModel` differ from it in the
-plain fields under "Descendants"; `presets` has their published settings.
+The defaults are DDPM's. Improved DDPM (Nichol and Dhariwal, 2021), guided diffusion
+(Dhariwal and Nichol, 2021) and diffusers' `UNet2DModel` differ from it in the second
+group of fields; `presets` has their published settings.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.networks.embeddings import LabelEmbedding, TimeEmbedding
 from ddpm_jax.networks.layers import (
     Attention,
     AttentionBlock,
@@ -23,7 +24,6 @@ from ddpm_jax.networks.layers import (
     ddpm_init,
     ddpm_zero_init,
     nearest_upsample,
-    time_embedding,
 )
 
 
@@ -31,32 +31,34 @@ class UNet(nn.Module):
     """The network of a diffusion model: (x, t, label) -> an image of `out_channels`.
 
     Attributes:
-        out_channels: channels of the output; twice the image's with a learned variance.
-        channels: width that `multipliers` multiply; the time embedding has this width.
-        multipliers: one per resolution level, finest first; each level halves the image.
-        num_blocks: residual blocks per level on the way down (one more on the way up).
-        attention_resolutions: heights of the feature maps that get attention after
-            every residual block; the coarsest level always has one in the middle.
+        out_channels: channels of the output; twice x's where the variance is learned.
+        channels: the width that `multipliers` multiply, and that of the time embedding.
+        multipliers: one per level, finest first; each level after halves the image.
+        num_blocks: residual blocks per level on the way down; the way up has one more.
+        attention_resolutions: heights of feature maps with attention after each of
+            their residual blocks; the middle of the network always has it.
         dropout: probability, inside the residual blocks and in training only.
         num_classes: number n of labels; None for an unconditional network.
         num_groups: groups of every group normalisation; must divide every width.
         dtype: what the network computes in; parameters and output are float32.
-        remat: recompute the blocks in the backward pass to save memory.
-        attention: (q, k, v), each (b, pixels, heads, channels) -> the same shape; for
-            fused attention pass a partial of `jax.nn.dot_product_attention`.
+        remat: recompute the blocks in the backward pass, to save memory.
+        attention: (q, k, v), each (b, pixels, heads, channels) -> the same shape; for a
+            fused one pass a partial of `jax.nn.dot_product_attention`.
 
-    Descendants:
-        null_label: the embedding has a last row, n, for "no label" (classifier-free
-            guidance); guided diffusion's class-conditional networks have none.
-        norm_eps: of the group normalisations; 1e-5 in Improved DDPM and PyTorch.
-        cos_first, freq_shift: form of `time_embedding`; Improved DDPM: True, 0.
-        time_scale: t is multiplied by it; Improved DDPM rescales to 1000 / T.
+        null_label: the embedding's last row, n, is "no label" (Ho and Salimans, 2022);
+            guided diffusion's class-conditional networks have no such row.
+        norm_eps: added to the variances; 1e-5 in Improved DDPM, as in PyTorch.
+        cos_first: the time embedding is [cos, sin] (Improved DDPM).
+        freq_shift: 1, or 0 in Improved DDPM; see `time_embedding`.
+        time_scale: t is multiplied by it; Improved DDPM rescales by 1000 / T.
         downsample_padding: (before, after); Improved DDPM pads (1, 1).
         scale_shift: the embedding scales and shifts the second norm (Improved DDPM).
-        num_heads: attention heads (Improved DDPM: 4).
+        num_heads: attention heads; 4 in Improved DDPM.
         head_channels: channels per head, in place of `num_heads` (guided diffusion).
-        resblock_updown: residual blocks change the resolution (guided diffusion).
-        kernel_init, zero_init: rules for kernels, and for those that end a branch.
+        resblock_updown: residual blocks change the resolution (guided diffusion, after
+            Brock et al., 2019).
+        kernel_init: the rule for kernels.
+        zero_init: the rule for kernels that end a residual branch or the network.
     """
 
     out_channels: int
@@ -70,6 +72,7 @@ class UNet(nn.Module):
     dtype: Any = jnp.float32
     remat: bool = False
     attention: Attention = jax.nn.dot_product_attention
+
     null_label: bool = True
     norm_eps: float = 1e-6
     cos_first: bool = False
@@ -91,152 +94,156 @@ class UNet(nn.Module):
         label: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Runs the network; (b, h, w, c) -> float32 (b, h, w, out_channels).
+        """Runs the network: (b, h, w, c) -> float32 (b, h, w, out_channels).
 
         Args:
             x: images, (b, h, w, c); h and w divisible by 2^(levels - 1).
             t: diffusion steps, whole or fractional, () or (b,).
-            label: integers in 0..n-1, or n for "no label"; () or (b,). None is n for
-                everyone. A label outside gives NaN.
-            train: turns dropout on, which reads the rng "dropout".
+            label: integers in 0..n-1, or n for "no label", () or (b,); None is n for
+                every example. A label outside gives NaN.
+            train: turns dropout on; it draws from the rng "dropout".
 
         Raises:
-            ValueError: if a shape does not fit, `num_groups` or the heads do not divide
-                a width, or a label is given to a network without labels.
+            ValueError: if a shape or a label does not fit the network, or the groups or
+                heads do not divide a width.
         """
         self._check(x, t)
-        widths = [int(m * self.channels) for m in self.multipliers]
-        levels = range(len(widths))
+        widths = self._widths()
         embedding = self._embed(x.shape[0], t, label)
-
-        def block(h, features, name, resample=None):
-            cls = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
-            return cls(
-                features,
-                dropout=self.dropout,
-                scale_shift=self.scale_shift,
-                resample=resample,
-                zero_init=self.zero_init,
-                name=name,
-                **self._common(norm=True),
-            )(h, embedding, train)
 
         h = self._conv(widths[0], "conv_in")(x)
         skips = [h]
-        for level in levels:
+        for level, width in enumerate(widths):
             for i in range(self.num_blocks):
-                h = block(h, widths[level], f"down_{level}_block_{i}")
-                if h.shape[1] in self.attention_resolutions:
-                    h = self._attend(h, f"down_{level}_attention_{i}")
+                h = self._block(h, embedding, train, width, f"down_{level}", i)
                 skips.append(h)
-            if level != levels[-1]:
-                name = f"down_{level}_downsample"
-                if self.resblock_updown:
-                    h = block(h, widths[level], name, average_downsample)
-                else:
-                    h = Downsample(
-                        self.downsample_padding, name=name, **self._common()
-                    )(h)
+            if level < len(widths) - 1:
+                h = self._down(h, embedding, train, f"down_{level}_downsample")
                 skips.append(h)
 
-        h = block(h, widths[-1], "mid_block_0")
+        h = self._residual(h, embedding, train, widths[-1], "mid_block_0")
         h = self._attend(h, "mid_attention")
-        h = block(h, widths[-1], "mid_block_1")
+        h = self._residual(h, embedding, train, widths[-1], "mid_block_1")
 
-        for level in reversed(levels):
+        for level, width in reversed(list(enumerate(widths))):
             for i in range(self.num_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = block(h, widths[level], f"up_{level}_block_{i}")
-                if h.shape[1] in self.attention_resolutions:
-                    h = self._attend(h, f"up_{level}_attention_{i}")
-            if level != 0:
-                name = f"up_{level}_upsample"
-                if self.resblock_updown:
-                    h = block(h, widths[level], name, nearest_upsample)
-                else:
-                    h = Upsample(name=name, **self._common())(h)
+                h = self._block(h, embedding, train, width, f"up_{level}", i)
+            if level > 0:
+                h = self._up(h, embedding, train, f"up_{level}_upsample")
 
-        h = GroupNorm(
+        norm = GroupNorm(
             self.num_groups, epsilon=self.norm_eps, dtype=self.dtype, name="norm_out"
-        )(h)
-        h = self._conv(self.out_channels, "conv_out", self.zero_init)(nn.swish(h))
+        )
+        h = nn.swish(norm(h))
+        h = self._conv(self.out_channels, "conv_out", self.zero_init)(h)
         return h.astype(jnp.float32)
 
-    def _common(self, norm: bool = False) -> dict[str, Any]:
-        common = {"dtype": self.dtype, "kernel_init": self.kernel_init}
-        if norm:
-            common |= {"num_groups": self.num_groups, "norm_eps": self.norm_eps}
-        return common
+    def _widths(self) -> list[int]:
+        return [int(multiplier * self.channels) for multiplier in self.multipliers]
 
-    def _conv(self, features: int, name: str, init: Initializer | None = None):
+    def _embed(self, batch: int, t: jax.Array, label: jax.Array | None) -> jax.Array:
+        """Time and label as every residual block reads them, (b, 4 * channels)."""
+        t = jnp.broadcast_to(jnp.asarray(t, jnp.float32), (batch,))
+        embedding = TimeEmbedding(
+            self.channels,
+            cos_first=self.cos_first,
+            freq_shift=self.freq_shift,
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            name="time",
+        )(t * self.time_scale)
+        if self.num_classes is None:
+            if label is not None:
+                raise ValueError("a network without num_classes takes no label")
+            return embedding
+        if label is None:
+            if not self.null_label:
+                raise ValueError("a network with null_label=False needs a label")
+            label = jnp.asarray(self.num_classes)
+        rows = LabelEmbedding(
+            self.num_classes + self.null_label, 4 * self.channels, name="label"
+        )(label, batch)
+        return embedding + rows.astype(embedding.dtype)
+
+    def _block(self, h, embedding, train, width, side, i):
+        """A residual block, and attention at the resolutions that have it."""
+        h = self._residual(h, embedding, train, width, f"{side}_block_{i}")
+        if h.shape[1] in self.attention_resolutions:
+            h = self._attend(h, f"{side}_attention_{i}")
+        return h
+
+    def _residual(self, h, embedding, train, width, name, resample=None):
+        cls = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
+        block = cls(
+            width,
+            dropout=self.dropout,
+            scale_shift=self.scale_shift,
+            resample=resample,
+            num_groups=self.num_groups,
+            norm_eps=self.norm_eps,
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            zero_init=self.zero_init,
+            name=name,
+        )
+        return block(h, embedding, train)
+
+    def _attend(self, h, name):
+        cls = nn.remat(AttentionBlock) if self.remat else AttentionBlock
+        block = cls(
+            num_heads=self._num_heads(h.shape[-1]),
+            num_groups=self.num_groups,
+            norm_eps=self.norm_eps,
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            zero_init=self.zero_init,
+            attention=self.attention,
+            name=name,
+        )
+        return block(h)
+
+    def _num_heads(self, width: int) -> int:
+        if self.head_channels is None:
+            if width % self.num_heads:
+                raise ValueError(
+                    f"num_heads must divide the width {width}; got {self.num_heads}"
+                )
+            return self.num_heads
+        if width % self.head_channels:
+            raise ValueError(
+                f"head_channels must divide the width {width}; got {self.head_channels}"
+            )
+        return width // self.head_channels
+
+    def _down(self, h, embedding, train, name):
+        if self.resblock_updown:
+            width = h.shape[-1]
+            return self._residual(
+                h, embedding, train, width, name, resample=average_downsample
+            )
+        return Downsample(
+            self.downsample_padding, self.dtype, self.kernel_init, name=name
+        )(h)
+
+    def _up(self, h, embedding, train, name):
+        if self.resblock_updown:
+            width = h.shape[-1]
+            return self._residual(
+                h, embedding, train, width, name, resample=nearest_upsample
+            )
+        return Upsample(self.dtype, self.kernel_init, name=name)(h)
+
+    def _conv(
+        self, features: int, name: str, kernel_init: Initializer | None = None
+    ) -> nn.Conv:
         return nn.Conv(
             features,
             (3, 3),
             dtype=self.dtype,
-            kernel_init=init or self.kernel_init,
+            kernel_init=kernel_init or self.kernel_init,
             name=name,
         )
-
-    def _attend(self, h: jax.Array, name: str) -> jax.Array:
-        cls = nn.remat(AttentionBlock) if self.remat else AttentionBlock
-        heads = self.num_heads
-        if self.head_channels is not None:
-            heads = max(1, h.shape[-1] // self.head_channels)
-        if h.shape[-1] % heads:
-            raise ValueError(
-                f"the attention heads must divide the width {h.shape[-1]}; got {heads}"
-            )
-        return cls(
-            num_heads=heads,
-            attention=self.attention,
-            zero_init=self.zero_init,
-            name=name,
-            **self._common(norm=True),
-        )(h)
-
-    def _embed(self, batch: int, t: jax.Array, label: jax.Array | None) -> jax.Array:
-        """The embedding of time and label that every residual block reads, (b, 4c)."""
-        t = jnp.broadcast_to(jnp.asarray(t, jnp.float32), (batch,)) * self.time_scale
-        embedding = time_embedding(
-            t, self.channels, cos_first=self.cos_first, freq_shift=self.freq_shift
-        )
-        width = 4 * self.channels
-        for i in range(2):
-            embedding = nn.Dense(
-                width,
-                dtype=self.dtype,
-                kernel_init=self.kernel_init,
-                name=f"time_dense_{i}",
-            )(embedding if i == 0 else nn.swish(embedding))
-        if self.num_classes is None:
-            if label is not None:
-                raise ValueError(
-                    "a network without num_classes takes no label; got one"
-                )
-            return embedding
-        if label is None:
-            if not self.null_label:
-                raise ValueError(
-                    "a network with null_label=False needs a label; got None"
-                )
-            label = self.num_classes
-        label = jnp.asarray(label)
-        if not jnp.issubdtype(label.dtype, jnp.integer):
-            raise ValueError(f"label must be integers; got {label.dtype}")
-        if label.shape not in ((), (batch,)):
-            raise ValueError(
-                f"label must have shape () or ({batch},); got {label.shape}"
-            )
-        table = self.param(
-            "label_embedding",
-            nn.initializers.normal(1.0),
-            (self.num_classes + self.null_label, width),
-        )
-        # A wrapped or clamped label would train the wrong class in silence.
-        row = table.at[label].get(
-            mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
-        )
-        return embedding + jnp.broadcast_to(row, (batch, width)).astype(self.dtype)
 
     def _check(self, x: jax.Array, t: jax.Array) -> None:
         if x.ndim != 4:
@@ -248,19 +255,17 @@ class UNet(nn.Module):
                 f"{len(self.multipliers)} levels; got {x.shape[1]}x{x.shape[2]}"
             )
         if jnp.shape(t) not in ((), x.shape[:1]):
-            raise ValueError(
-                f"t must have shape () or {x.shape[:1]}; got {jnp.shape(t)}"
-            )
-        for multiplier in self.multipliers:
-            if (width := int(multiplier * self.channels)) % self.num_groups:
+            raise ValueError(f"t must be () or {x.shape[:1]}; got {jnp.shape(t)}")
+        for width in self._widths():
+            if width % self.num_groups:
                 raise ValueError(
                     f"num_groups must divide every width; got {self.num_groups} "
-                    f"for width {width}"
+                    f"for the width {width}"
                 )
         if self.has_variable("params", "conv_in"):
-            expected = self.get_variable("params", "conv_in")["kernel"].shape[2]
-            if x.shape[3] != expected:
+            kernel: jax.Array = self.get_variable("params", "conv_in")["kernel"]
+            if x.shape[3] != kernel.shape[2]:
                 raise ValueError(
-                    f"the parameters are for images of {expected} channels; "
+                    f"these parameters are for images of {kernel.shape[2]} channels; "
                     f"got {x.shape[3]}"
                 )
