@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from ddpm_jax.data.arrays import ImageArrays
-from ddpm_jax.data.sizing import check_policy, to_square
+from ddpm_jax.data.pixels import check_shape, decode, fit
 from ddpm_jax.data.sources import Example, read_all
 
 SUFFIXES = tuple(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
@@ -24,7 +23,7 @@ class FolderSource:
         path: the folder.
         image_size: the side of every image.
         channels: 1 for grey, 3 for RGB; images are converted.
-        resize: whether to crop and scale images of other sizes (see `to_square`).
+        resize: whether to crop and scale images of other sizes (see `pixels.fit`).
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -41,10 +40,10 @@ class FolderSource:
         channels: int = 3,
         resize: bool = False,
     ) -> None:
-        check_policy(image_size, channels)
         self.path = Path(path)
         self.name = str(path)
         self.image_shape = (image_size, image_size, channels)
+        check_shape(self.image_shape)
         self.resize = resize
         self.files, self.labels, self.label_names = _find_images(self.path)
 
@@ -54,32 +53,15 @@ class FolderSource:
     def __getitem__(self, index: int) -> Example:
         """{"image": (h, w, c) uint8}, and "label" where there are classes."""
         file = self.path / self.files[index]
-        example = {"image": self._decode(file)}
-        if self.labels is not None:
-            example["label"] = self.labels[index]
-        return example
-
-    def _decode(self, file: Path) -> np.ndarray:
-        image_size, _, channels = self.image_shape
-        try:
-            with Image.open(file) as opened:
-                picture = ImageOps.exif_transpose(opened)
-                picture.load()
-        # Pillow's decoders report a bad file by any of these.
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            Image.DecompressionBombError,
-        ) as error:
-            raise ValueError(f"{file}: cannot be read as an image: {error}") from error
-        return to_square(
-            picture,
+        image = fit(
+            decode(file, str(file)),
             str(file),
-            image_size=image_size,
-            channels=channels,
+            shape=self.image_shape,
             resize=self.resize,
         )
+        if self.labels is None:
+            return {"image": image}
+        return {"image": image, "label": self.labels[index]}
 
 
 def load_folder(

@@ -46,7 +46,7 @@ def stream_batches(
         num_workers: Python processes to read with, for sources whose decoding holds the
             interpreter's lock; 0 reads in this process. Workers import the main module,
             which must be guarded by `if __name__ == "__main__"`.
-        num_threads: threads to read with, per worker. Twice as many batches are kept
+        num_threads: threads to read with, per worker; as many batches are kept
             ready.
 
     Raises:
@@ -67,7 +67,7 @@ def stream_batches(
     dataset = (
         grain.MapDataset.source(_Shuffled(source, seed))[first::process_count]
         .batch(local_size)
-        .to_iter_dataset(grain.ReadOptions(num_threads, 2 * num_threads))
+        .to_iter_dataset(grain.ReadOptions(num_threads, num_threads))
     )
     if num_workers:
         _mark_flags_as_parsed()

@@ -1,0 +1,219 @@
+"""Data sets of TensorFlow Datasets, read without TensorFlow (three prepared, too).
+
+Data prepared as array_record are read as they are. CIFAR-10, MNIST and Fashion-MNIST
+are prepared by the builders of this package; the stock builders of all other sets need
+TensorFlow, once.
+"""
+
+import contextlib
+import difflib
+import importlib.util
+import io
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddpm_jax.data.arrays import ImageArrays
+from ddpm_jax.data.pixels import check_shape, decode, fit
+from ddpm_jax.data.sources import Example, read_all
+
+FORMAT = "array_record"  # the format with random access
+
+
+class TfdsSource:
+    """The images of one split, decoded when they are asked for (see `open_tfds`)."""
+
+    def __init__(
+        self,
+        records: Any,
+        *,
+        name: str,
+        image_shape: tuple[int, int, int],
+        label_names: tuple[str, ...],
+        resize: bool,
+    ) -> None:
+        check_shape(image_shape)
+        self.records = records
+        self.name = name
+        self.image_shape = image_shape
+        self.label_names = label_names
+        self.resize = resize
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Example:
+        """{"image": (h, w, c) uint8}, and "label" where there are classes."""
+        record = self.records[index]
+        what = f"{self.name}: example {index}"
+        picture = decode(io.BytesIO(record["image"]), what)
+        image = fit(picture, what, shape=self.image_shape, resize=self.resize)
+        if not self.label_names:
+            return {"image": image}
+        return {"image": image, "label": np.asarray(record["label"], np.int32)}
+
+
+def open_tfds(
+    name: str,
+    *,
+    split: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    manual_dir: str | os.PathLike[str] | None = None,
+    download: bool = True,
+    image_size: int | None = None,
+    resize: bool = False,
+) -> TfdsSource:
+    """One split of a data set, prepared first if need be.
+
+    Args:
+        name: as TensorFlow Datasets spells it: "name", "name/config", "name:version".
+        split: "train", "test", "train[:90%]", ...
+        data_dir: where prepared data are; None is TensorFlow Datasets' own default.
+        manual_dir: a directory with the published files, used instead of downloads.
+        download: whether data that are not on disk may be fetched and prepared.
+        image_size: the side of every image; None takes images as they are, which must
+            then be of one size.
+        resize: whether to crop and scale images to `image_size` (see `pixels.fit`).
+
+    Raises:
+        ValueError: if there is no such data set or split, if it has no images or they
+            differ in size, or if it is not prepared and cannot be; the message says
+            what to do.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = _prepared_builder(name, data_dir, manual_dir, download)
+    features = dict(builder.info.features)
+    if not isinstance(features.get("image"), tfds.features.Image):
+        raise ValueError(
+            f"{name}: the data set must have a feature 'image'; got {sorted(features)}"
+        )
+    shape = features["image"].shape
+    if image_size is not None:
+        shape = (image_size, image_size, shape[2])
+    if None in shape:
+        raise ValueError(f"{name}: images differ in size; give image_size and resize")
+    labels = features.get("label")
+    if isinstance(labels, tfds.features.ClassLabel):
+        label_names = tuple(labels.names)
+    else:
+        label_names = ()
+    decoders = {"image": tfds.decode.SkipDecoding()}  # `decode` is stricter
+    try:
+        records = builder.as_data_source(split, decoders=decoders)
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"{name}: split must be made of {sorted(builder.info.splits)}; "
+            f"got {split!r}"
+        ) from error
+    return TfdsSource(
+        records,
+        name=f"{name}/{split}",
+        image_shape=shape,
+        label_names=label_names,
+        resize=resize,
+    )
+
+
+def load_tfds(name: str, *, progress: bool = True, **kwargs: Any) -> ImageArrays:
+    """All images of a split, in memory. Arguments and errors as for `open_tfds`."""
+    return read_all(open_tfds(name, **kwargs), progress=progress)
+
+
+def _prepared_builder(
+    name: str,
+    data_dir: str | os.PathLike[str] | None,
+    manual_dir: str | os.PathLike[str] | None,
+    download: bool,
+) -> Any:
+    """A builder whose data are on disk: the stock one if they are, else our own."""
+    import tensorflow_datasets as tfds
+
+    with _quiet():
+        try:
+            stock = tfds.builder(name, data_dir=data_dir, file_format=FORMAT)
+        except tfds.core.DatasetNotFoundError as error:
+            raise ValueError(_unknown(name, str(error))) from error
+        own = _own_builder(name)
+        builder = stock
+        if own and not _is_readable(stock):
+            builder = own(
+                data_dir=data_dir,
+                file_format=FORMAT,
+                manual_dir=Path(manual_dir) if manual_dir else None,
+            )
+        if _is_readable(builder):
+            return builder
+    if not download:
+        raise ValueError(
+            f"{name}: the data set is not prepared as {FORMAT} in "
+            f"{builder.data_path.parent.parent}, and download is off"
+        )
+    if not own and importlib.util.find_spec("tensorflow") is None:
+        raise ValueError(
+            f"{name}: the stock builder needs TensorFlow to prepare the data, once: "
+            "pip install 'ddpm_jax[tensorflow]'"
+        )
+    _prepare(name, builder, manual_dir, own is not None)
+    return builder
+
+
+def _own_builder(name: str) -> Any:
+    """This package's builder of a stock data set; None if it has none."""
+    from ddpm_jax.data.builders.cifar10 import Cifar10
+    from ddpm_jax.data.builders.mnist import FashionMnist, Mnist
+
+    builders = {"cifar10": Cifar10, "mnist": Mnist, "fashion_mnist": FashionMnist}
+    return builders.get(name)
+
+
+def _prepare(
+    name: str,
+    builder: Any,
+    manual_dir: str | os.PathLike[str] | None,
+    is_own: bool,
+) -> None:
+    import tensorflow_datasets as tfds
+
+    config = tfds.download.DownloadConfig(
+        manual_dir=manual_dir,
+        try_download_gcs=False,  # what is there is in a format without random access
+        force_checksums_validation=is_own,
+    )
+    try:
+        builder.download_and_prepare(download_config=config)
+    except Exception as error:  # network, disk, checksums, damaged files
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        hint = "" if manual_dir else "; manual_dir takes files that are on disk already"
+        raise ValueError(
+            f"{name}: the data could not be prepared: {reason}{hint}"
+        ) from error
+
+
+def _is_readable(builder: Any) -> bool:
+    return builder.is_prepared() and builder.info.file_format.value == FORMAT
+
+
+def _unknown(name: str, message: str) -> str:
+    """One line from TensorFlow Datasets' page-long one, which lists every name."""
+    known = re.findall(r"^\s*- (\w+)$", message, re.MULTILINE)
+    close = difflib.get_close_matches(name.split("/")[0].split(":")[0], known)
+    hint = f"; the nearest are {', '.join(close)}" if close else ""
+    return f"{name}: TensorFlow Datasets has no such data set{hint}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warning that data which are yet to be prepared are not there."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
