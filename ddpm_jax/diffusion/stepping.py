@@ -1,0 +1,52 @@
+"""What a sampler is, and what the step of every sampler is made of."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.diffusion.transitions import Predict
+
+Denoise = Callable[[jax.Array, jax.Array], jax.Array]  # (x, t) -> output
+
+
+class Sampler(NamedTuple):
+    """A way down the chain: two pure functions, as optax's transformations are.
+
+    The functions of this package are `Bound` pytrees; plain functions work as well.
+    """
+
+    init: Callable[..., Any]  # (schedule, x) -> state, a pytree with the field x
+    step: Callable[..., Any]  # (key, denoise, schedule, state, i) -> (state, StepInfo)
+
+
+class StepInfo(NamedTuple):
+    """What a step computed besides its result."""
+
+    x0: jax.Array  # the (clipped) prediction of x_0 that the step was built on
+
+
+class SampleState(NamedTuple):
+    """The state of a sampler without memory."""
+
+    x: jax.Array  # the current sample, (batch, *data)
+
+
+def start(schedule: Schedule, x: jax.Array, *, predict: Predict) -> SampleState:
+    """The init of a sampler without memory, once `predict` is known to be possible."""
+    check_prediction(schedule, predict)
+    return SampleState(x)
+
+
+def check_prediction(schedule: Schedule, predict: Predict) -> None:
+    """Raises what `predict` raises on a concrete schedule that it cannot work with."""
+    one = jax.ShapeDtypeStruct((1,), schedule.betas.dtype)
+    step = jnp.zeros(1, jnp.int32)
+    jax.eval_shape(lambda x: predict(schedule, x, step, x), one)
+
+
+def ask(denoise: Denoise, schedule: Schedule, x: jax.Array, i: jax.Array) -> jax.Array:
+    """The network's output for x at index i: every example is told timesteps[i]."""
+    return denoise(x, jnp.full(x.shape[:1], schedule.timesteps[i]))
