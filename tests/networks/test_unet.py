@@ -1,26 +1,205 @@
-"""The U-Net as a function: sizes, labels, dropout, precision, and what it refuses."""
+"""The U-Net as a function: labels, dropout, precision, batches, and what it refuses."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from ddpm_jax.networks import UNet
+from ddpm_jax.networks.layers import ddpm_init
+
+# As DDPM's, but tiny, and with final kernels large enough to see what comes through.
+NET = UNet(
+    1,
+    channels=16,
+    multipliers=(1, 2),
+    num_blocks=1,
+    attention_resolutions=(4,),
+    num_classes=3,
+    num_groups=4,
+    dropout=0.3,
+    zero_init=ddpm_init,
+)
+X = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
+T = jnp.array([0, 3, 500, 999])
+LABEL = jnp.array([0, 1, 2, 3])
 
 
-def count(net, size, channels=3):
-    image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    step = jax.ShapeDtypeStruct((1,), jnp.int32)
-    shapes = jax.eval_shape(net.init, jax.random.key(0), image, step)
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+@pytest.fixture(scope="module")
+def params():
+    return init(NET, jax.random.key(0))
+
+
+@partial(jax.jit, static_argnums=0)
+def init(net, key):
+    return net.init(key, X, T, LABEL)["params"]
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="train")
+def apply(net, params, x, t, label=None, key=None, train=False):
+    rngs = None if key is None else {"dropout": key}
+    return net.apply({"params": params}, x, t, label, train=train, rngs=rngs)
+
+
+@pytest.mark.parametrize("bad", [-1, -4, 4, 1000])
+def test_a_label_outside_gives_nan_for_its_example_alone(params, bad):
+    out = apply(NET, params, X, T, LABEL.at[1].set(bad))
+    nan = jnp.isnan(out).all(axis=(1, 2, 3))
+    assert nan.tolist() == [False, True, False, False]
+    assert jnp.isfinite(out[jnp.array([0, 2, 3])]).all()
+
+
+def test_no_label_is_the_last_row(params):
+    out = apply(NET, params, X, T)
+    np.testing.assert_array_equal(out, apply(NET, params, X, T, jnp.full(4, 3)))
+    np.testing.assert_array_equal(out, apply(NET, params, X, T, jnp.asarray(3)))
+    assert jnp.abs(out - apply(NET, params, X, T, jnp.asarray(0))).max() > 1e-2
+
+
+def test_without_a_row_for_it_there_is_no_null_label():
+    net = NET.clone(null_label=False)
+    params = init(net, jax.random.key(0))
+    assert params["label"]["embedding"].shape == (3, 64)
+    assert jnp.isnan(apply(net, params, X, T, jnp.asarray(3))).all()
+    with pytest.raises(ValueError, match="null_label=False needs a label"):
+        net.apply({"params": params}, X, T)
+
+
+def test_a_batch_is_its_examples(params):
+    """Also one by one under vmap, where each example owns its dropout key."""
+    keys = jax.random.split(jax.random.key(2), 4)
+
+    def one(x, t, label, key, train):
+        rngs = {"dropout": key}
+        variables = {"params": params}
+        out = NET.apply(
+            variables, x[None], t[None], label[None], train=train, rngs=rngs
+        )
+        return out[0]
+
+    evaluate = jax.jit(jax.vmap(partial(one, train=False)))
+    np.testing.assert_allclose(
+        evaluate(X, T, LABEL, keys), apply(NET, params, X, T, LABEL), atol=1e-5
+    )
+    train = jax.jit(jax.vmap(partial(one, train=True)))
+    order = jnp.array([2, 0, 3, 1])
+    np.testing.assert_allclose(
+        train(X[order], T[order], LABEL[order], keys[order]),
+        train(X, T, LABEL, keys)[order],
+        atol=1e-5,
+    )
+
+
+def test_dropout_acts_in_training_only(params):
+    key, other = jax.random.split(jax.random.key(3))
+    out = apply(NET, params, X, T)
+    np.testing.assert_array_equal(out, apply(NET, params, X, T, key=key))
+    trained = apply(NET, params, X, T, key=key, train=True)
+    assert jnp.abs(trained - out).max() > 1e-2
+    retrained = apply(NET, params, X, T, key=other, train=True)
+    assert jnp.abs(trained - retrained).max() > 1e-2
+    undropped = NET.clone(dropout=0.0)
+    np.testing.assert_array_equal(apply(undropped, params, X, T, train=True), out)
+
+
+def test_steps_may_be_one_for_all_fractional_and_rescaled(params):
+    out = apply(NET, params, X, jnp.full(4, 500))
+    np.testing.assert_array_equal(out, apply(NET, params, X, jnp.asarray(500)))
+    between = apply(NET, params, X, jnp.asarray(500.5))
+    assert 0 < jnp.abs(between - out).max() < 1
+    rescaled = apply(NET.clone(time_scale=0.25), params, X, jnp.asarray(2000))
+    np.testing.assert_array_equal(rescaled, out)
+
+
+def test_images_need_not_be_square(params):
+    x = jax.random.normal(jax.random.key(4), (2, 8, 16, 1))
+    assert apply(NET, params, x, T[:2]).shape == x.shape
+
+
+def test_bfloat16_computes_with_float32_parameters_and_output(params):
+    net = NET.clone(dtype=jnp.bfloat16)
+    fresh = jax.eval_shape(partial(init, net), jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
+    exact = apply(NET, params, X, T)
+    out = apply(net, params, X, T)
+    assert out.dtype == jnp.float32
+    assert 1e-4 < jnp.abs(out - exact).max() < 0.1 * jnp.abs(exact).max()
+
+
+def loss(params, net, key):
+    out = net.apply({"params": params}, X, T, LABEL, train=True, rngs={"dropout": key})
+    return jnp.square(out).mean()
+
+
+def test_remat_changes_no_gradient_and_no_parameter(params):
+    grad = jax.jit(jax.grad(loss), static_argnums=1)
+    key = jax.random.key(5)
+    stored = grad(params, NET, key)
+    recomputed = grad(params, NET.clone(remat=True), key)
+    assert jax.tree.structure(stored) == jax.tree.structure(recomputed)
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), stored, recomputed
+    )
+    # Adding one vector to every key cancels in the softmax; all else must learn.
+    for path, leaf in flatten_dict(stored, sep="/").items():
+        assert path.endswith("key/bias") or jnp.abs(leaf).max() > 1e-6, path
+
+
+def test_attention_can_be_handed_in(params):
+    seen = []
+
+    def watched(q, k, v):
+        seen.append(q.shape)
+        return jax.nn.dot_product_attention(q, k, v, implementation="xla")
+
+    net = NET.clone(attention=watched, num_heads=2)
+    out = apply(net, params, X, T)
+    np.testing.assert_allclose(
+        out, apply(NET.clone(num_heads=2), params, X, T), atol=1e-5
+    )
+    # One block on the way down, one in the middle, two on the way up.
+    assert seen == [(4, 16, 2, 16)] * 4
+
+
+def test_kernels_start_as_ddpms_do():
+    net = NET.clone(channels=64, zero_init=UNet.zero_init)
+    params = init(net, jax.random.key(6))
+    kernel = params["mid_block_0"]["conv1"]["kernel"]  # 3x3, 128 -> 128
+    bound = np.sqrt(6 / (9 * 128 + 9 * 128))  # uniform, with variance 1 / fan
+    assert 0.999 * bound < jnp.abs(kernel).max() <= bound
+    np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.01)
+    for last in [
+        params["conv_out"]["kernel"],
+        params["mid_block_0"]["conv2"]["kernel"],
+        params["mid_attention"]["out"]["kernel"],
+    ]:
+        assert 0 < jnp.abs(last).max() < 1e-5
+    assert jnp.abs(apply(net, params, X, T)).max() < 1e-3
+    for path, leaf in flatten_dict(params, sep="/").items():
+        if path.endswith("bias"):
+            assert (leaf == 0).all(), path
 
 
 @pytest.mark.parametrize(
-    ("size", "multipliers", "params"),
+    ("changes", "x", "t", "label", "message"),
     [
-        (32, (1, 2, 2, 2), 35_746_307),
-        (64, (1, 2, 2, 2, 4), 78_700_803),
-        (256, (1, 1, 2, 2, 4, 4), 113_673_219),
+        ({}, X[0], T, None, r"images \(b, h, w, c\); got shape \(8, 8, 1\)"),
+        ({}, X[:, :7], T, None, "divisible by 2 for 2 levels; got 7x8"),
+        ({}, X[:, :, :5], T, None, "divisible by 2 for 2 levels; got 8x5"),
+        ({}, X, T[:3], None, r"t must be \(\) or \(4,\); got \(3,\)"),
+        ({}, X, T[:, None], None, r"t must be \(\) or \(4,\); got \(4, 1\)"),
+        ({}, X, T, LABEL[:2], r"label must be \(\) or \(4,\); got \(2,\)"),
+        ({}, X, T, LABEL * 1.0, "label must hold integers; got float32"),
+        ({"num_classes": None}, X, T, LABEL, "without num_classes takes no label"),
+        ({"num_groups": 3}, X, T, None, "divide every width; got 3 for the width 16"),
+        ({"num_heads": 3}, X, T, None, "num_heads must divide the width 32; got 3"),
+        ({"head_channels": 5}, X, T, None, "divide the width 32; got 5"),
+        ({}, jnp.zeros((4, 8, 8, 3)), T, None, "images of 1 channels; got 3"),
     ],
 )
-def test_the_published_networks_have_their_published_sizes(size, multipliers, params):
-    assert count(UNet(3, multipliers=multipliers), size) == params
+def test_what_does_not_fit_is_refused(params, changes, x, t, label, message):
+    with pytest.raises(ValueError, match=message):
+        NET.clone(**changes).apply({"params": params}, x, t, label)
