@@ -132,35 +132,51 @@ def _prepared_builder(
     download: bool,
 ) -> Any:
     """A builder whose data are on disk: the stock one if they are, else our own."""
-    import tensorflow_datasets as tfds
-
     with _quiet():
-        try:
-            stock = tfds.builder(name, data_dir=data_dir, file_format=FORMAT)
-        except tfds.core.DatasetNotFoundError as error:
-            raise ValueError(_unknown(name, str(error))) from error
+        builder = _stock_builder(name, data_dir)
+        if _is_readable(builder):
+            return builder
         own = _own_builder(name)
-        builder = stock
-        if own and not _is_readable(stock):
+        if own is not None:
             builder = own(
                 data_dir=data_dir,
                 file_format=FORMAT,
                 manual_dir=Path(manual_dir) if manual_dir else None,
             )
-        if _is_readable(builder):
-            return builder
+            if _is_readable(builder):
+                return builder
+    if builder.is_prepared():
+        raise ValueError(
+            f"{name}: the data must be prepared as {FORMAT} to be read without "
+            f"TensorFlow; {builder.data_path} has {builder.info.file_format.value}: "
+            "give another data_dir"
+        )
     if not download:
         raise ValueError(
-            f"{name}: the data set is not prepared as {FORMAT} in "
-            f"{builder.data_path.parent.parent}, and download is off"
+            f"{name}: the data must be prepared unless download is on; "
+            f"found none in {builder.data_path}"
         )
-    if not own and importlib.util.find_spec("tensorflow") is None:
-        raise ValueError(
-            f"{name}: the stock builder needs TensorFlow to prepare the data, once: "
-            "pip install 'ddpm_jax[tensorflow]'"
-        )
+    if own is None:
+        if importlib.util.find_spec("tensorflow") is None:
+            raise ValueError(
+                f"{name}: the stock builder needs TensorFlow to prepare the data, "
+                "once: pip install 'ddpm_jax[tensorflow]'"
+            )
+        with _quiet():
+            builder = _stock_builder(name, data_dir, file_format=FORMAT)
     _prepare(name, builder, manual_dir, own is not None)
     return builder
+
+
+def _stock_builder(name: str, data_dir: Any, **kwargs: Any) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=data_dir, **kwargs)
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(_unknown(name, str(error))) from error
+    except (ValueError, AssertionError) as error:  # how it is spelt; config; version
+        raise ValueError(f"{name}: {_first_line(error)}") from error
 
 
 def _own_builder(name: str) -> Any:
@@ -188,15 +204,19 @@ def _prepare(
     try:
         builder.download_and_prepare(download_config=config)
     except Exception as error:  # network, disk, checksums, damaged files
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         hint = "" if manual_dir else "; manual_dir takes files that are on disk already"
         raise ValueError(
-            f"{name}: the data could not be prepared: {reason}{hint}"
+            f"{name}: the data could not be prepared: {_first_line(error)}{hint}"
         ) from error
 
 
 def _is_readable(builder: Any) -> bool:
-    return builder.is_prepared() and builder.info.file_format.value == FORMAT
+    formats = builder.info.available_file_formats()
+    return builder.is_prepared() and FORMAT in {f.value for f in formats}
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _unknown(name: str, message: str) -> str:
