@@ -1,7 +1,5 @@
 """What the network is told besides the image: the diffusion step and the label."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -48,7 +46,6 @@ class TimeEmbedding(nn.Module):
     channels: int
     cos_first: bool = False
     freq_shift: int = 1
-    dtype: Any = jnp.float32
     kernel_init: Initializer = ddpm_init
 
     @nn.compact
@@ -58,7 +55,7 @@ class TimeEmbedding(nn.Module):
         def dense(name):
             return nn.Dense(
                 4 * self.channels,
-                dtype=self.dtype,
+                dtype=jnp.float32,
                 kernel_init=self.kernel_init,
                 name=name,
             )

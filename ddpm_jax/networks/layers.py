@@ -1,7 +1,7 @@
 """The parts of the U-Net: residual blocks, attention, resampling.
 
-Images are (b, h, w, c). Parameters are float32; `dtype` is the type that the
-convolutions and products run in. Group statistics and the softmax stay in float32.
+Images are (b, h, w, c). Convolutions and attention run in `dtype`; parameters, group
+statistics, the softmax and the embedding of time and label stay in float32.
 """
 
 from collections.abc import Callable
@@ -84,10 +84,10 @@ class ResBlock(nn.Module):
         h = conv(self.features, 3, "conv1")(h)
         embedding = nn.Dense(
             self.features * (2 if self.scale_shift else 1),
-            dtype=self.dtype,
+            dtype=jnp.float32,
             kernel_init=self.kernel_init,
             name="embed",
-        )(nn.swish(embedding))[:, None, None, :]
+        )(nn.swish(embedding)).astype(self.dtype)[:, None, None, :]
         if self.scale_shift:
             scale, shift = jnp.split(embedding, 2, axis=-1)
             h = norm("norm2")(h) * (1 + scale) + shift

@@ -5,6 +5,8 @@ The defaults are DDPM's. Improved DDPM (Nichol and Dhariwal, 2021), guided diffu
 group of fields; `presets` has their published settings.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -40,7 +42,8 @@ class UNet(nn.Module):
         dropout: probability, inside the residual blocks and in training only.
         num_classes: number n of labels; None for an unconditional network.
         num_groups: groups of every group normalisation; must divide every width.
-        dtype: what the network computes in; parameters and output are float32.
+        dtype: what convolutions and attention compute in. Parameters, what time and
+            label go through, and the last two layers are float32 always.
         remat: recompute the blocks in the backward pass, to save memory.
         attention: (q, k, v), each (b, pixels, heads, channels) -> the same shape; for a
             fused one pass a partial of `jax.nn.dot_product_attention`.
@@ -109,35 +112,45 @@ class UNet(nn.Module):
         """
         self._check(x, t)
         widths = self._widths()
-        embedding = self._embed(x.shape[0], t, label)
+        residual = partial(self._residual, self._embed(x.shape[0], t, label), train)
+
+        def block(h: jax.Array, width: int, side: str, i: int) -> jax.Array:
+            h = residual(h, width, f"{side}_block_{i}")
+            if h.shape[1] in self.attention_resolutions:
+                h = self._attend(h, f"{side}_attention_{i}")
+            return h
 
         h = self._conv(widths[0], "conv_in")(x)
         skips = [h]
         for level, width in enumerate(widths):
             for i in range(self.num_blocks):
-                h = self._block(h, embedding, train, width, f"down_{level}", i)
+                h = block(h, width, f"down_{level}", i)
                 skips.append(h)
             if level < len(widths) - 1:
-                h = self._down(h, embedding, train, f"down_{level}_downsample")
+                name = f"down_{level}_downsample"
+                if self.resblock_updown:
+                    h = residual(h, width, name, average_downsample)
+                else:
+                    h = self._downsample(name)(h)
                 skips.append(h)
 
-        h = self._residual(h, embedding, train, widths[-1], "mid_block_0")
+        h = residual(h, widths[-1], "mid_block_0")
         h = self._attend(h, "mid_attention")
-        h = self._residual(h, embedding, train, widths[-1], "mid_block_1")
+        h = residual(h, widths[-1], "mid_block_1")
 
         for level, width in reversed(list(enumerate(widths))):
             for i in range(self.num_blocks + 1):
-                h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = self._block(h, embedding, train, width, f"up_{level}", i)
+                h = block(
+                    jnp.concatenate([h, skips.pop()], -1), width, f"up_{level}", i
+                )
             if level > 0:
-                h = self._up(h, embedding, train, f"up_{level}_upsample")
+                name = f"up_{level}_upsample"
+                if self.resblock_updown:
+                    h = residual(h, width, name, nearest_upsample)
+                else:
+                    h = self._upsample(name)(h)
 
-        norm = GroupNorm(
-            self.num_groups, epsilon=self.norm_eps, dtype=self.dtype, name="norm_out"
-        )
-        h = nn.swish(norm(h))
-        h = self._conv(self.out_channels, "conv_out", self.zero_init)(h)
-        return h.astype(jnp.float32)
+        return self._output(h)
 
     def _widths(self) -> list[int]:
         return [int(multiplier * self.channels) for multiplier in self.multipliers]
@@ -149,7 +162,6 @@ class UNet(nn.Module):
             self.channels,
             cos_first=self.cos_first,
             freq_shift=self.freq_shift,
-            dtype=self.dtype,
             kernel_init=self.kernel_init,
             name="time",
         )(t * self.time_scale)
@@ -164,16 +176,17 @@ class UNet(nn.Module):
         rows = LabelEmbedding(
             self.num_classes + self.null_label, 4 * self.channels, name="label"
         )(label, batch)
-        return embedding + rows.astype(embedding.dtype)
+        return embedding + rows
 
-    def _block(self, h, embedding, train, width, side, i):
-        """A residual block, and attention at the resolutions that have it."""
-        h = self._residual(h, embedding, train, width, f"{side}_block_{i}")
-        if h.shape[1] in self.attention_resolutions:
-            h = self._attend(h, f"{side}_attention_{i}")
-        return h
-
-    def _residual(self, h, embedding, train, width, name, resample=None):
+    def _residual(
+        self,
+        embedding: jax.Array,
+        train: bool,
+        h: jax.Array,
+        width: int,
+        name: str,
+        resample: Callable[[jax.Array], jax.Array] | None = None,
+    ) -> jax.Array:
         cls = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
         block = cls(
             width,
@@ -189,7 +202,7 @@ class UNet(nn.Module):
         )
         return block(h, embedding, train)
 
-    def _attend(self, h, name):
+    def _attend(self, h: jax.Array, name: str) -> jax.Array:
         cls = nn.remat(AttentionBlock) if self.remat else AttentionBlock
         block = cls(
             num_heads=self._num_heads(h.shape[-1]),
@@ -216,34 +229,36 @@ class UNet(nn.Module):
             )
         return width // self.head_channels
 
-    def _down(self, h, embedding, train, name):
-        if self.resblock_updown:
-            width = h.shape[-1]
-            return self._residual(
-                h, embedding, train, width, name, resample=average_downsample
-            )
+    def _downsample(self, name: str) -> Downsample:
         return Downsample(
             self.downsample_padding, self.dtype, self.kernel_init, name=name
-        )(h)
+        )
 
-    def _up(self, h, embedding, train, name):
-        if self.resblock_updown:
-            width = h.shape[-1]
-            return self._residual(
-                h, embedding, train, width, name, resample=nearest_upsample
-            )
-        return Upsample(self.dtype, self.kernel_init, name=name)(h)
+    def _upsample(self, name: str) -> Upsample:
+        return Upsample(self.dtype, self.kernel_init, name=name)
 
-    def _conv(
-        self, features: int, name: str, kernel_init: Initializer | None = None
-    ) -> nn.Conv:
+    def _conv(self, features: int, name: str) -> nn.Conv:
         return nn.Conv(
             features,
             (3, 3),
             dtype=self.dtype,
-            kernel_init=kernel_init or self.kernel_init,
+            kernel_init=self.kernel_init,
             name=name,
         )
+
+    def _output(self, h: jax.Array) -> jax.Array:
+        """The last norm and convolution, in float32 whatever came before."""
+        norm = GroupNorm(
+            self.num_groups, epsilon=self.norm_eps, dtype=jnp.float32, name="norm_out"
+        )
+        conv = nn.Conv(
+            self.out_channels,
+            (3, 3),
+            dtype=jnp.float32,
+            kernel_init=self.zero_init,
+            name="conv_out",
+        )
+        return conv(nn.swish(norm(h)))
 
     def _check(self, x: jax.Array, t: jax.Array) -> None:
         if x.ndim != 4:
