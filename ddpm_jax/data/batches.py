@@ -50,9 +50,7 @@ def example_at(seed: int, position: int, num_examples: int) -> int:
 
 @functools.lru_cache(maxsize=2)  # a batch rarely meets more than two epochs
 def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    order = np.random.default_rng((seed, epoch)).permutation(num_examples)
-    order.flags.writeable = False  # the cache hands the same array to every caller
-    return order
+    return np.random.default_rng((seed, epoch)).permutation(num_examples)
 
 
 def gather(
