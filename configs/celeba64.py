@@ -1,0 +1,38 @@
+"""CelebA, cropped to 64 x 64, as in Song et al. 2021 (DDIM): 78.7M parameters.
+
+python train.py --config configs/celeba64.py --data.path FOLDER
+
+FOLDER holds the aligned images (img_align_celeba); they are cropped to their centre and
+scaled here. DDIM reports FID 3.26 with 1000 steps, 6.53 with 100 deterministic ones.
+"""
+
+from ddpm_jax.config import (
+    Config,
+    DataConfig,
+    DiffusionConfig,
+    NetworkConfig,
+    OptimConfig,
+    SampleConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Config:
+    """DDIM's appendix D.1: five resolutions, attention at 16 x 16."""
+    return Config(
+        data=DataConfig(
+            source="folder",
+            path="data/img_align_celeba",
+            image_size=64,
+            channels=3,
+            flip=True,
+            resize=True,
+            resident=False,
+            workers=4,
+        ),
+        network=NetworkConfig(multipliers=(1, 2, 2, 2, 4)),
+        diffusion=DiffusionConfig(),
+        optim=OptimConfig(),
+        train=TrainConfig(num_steps=500_000, batch_size=128, keep_every=100_000),
+        sample=SampleConfig(every=10_000, num=64),
+    )

@@ -1,0 +1,222 @@
+"""From a config to the things it names: the one place where names become functions."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.config import Config, DataConfig, DiffusionConfig, ScheduleConfig
+from ddpm_jax.data import (
+    FolderSource,
+    ImageArrays,
+    ImageSource,
+    load_digits,
+    load_folder,
+    load_tfds,
+    open_tfds,
+)
+from ddpm_jax.diffusion import (
+    guidance,
+    losses,
+    samplers,
+    schedules,
+    step_sampling,
+    transitions,
+)
+from ddpm_jax.diffusion.bound import Bound
+from ddpm_jax.diffusion.noise import fold_in
+from ddpm_jax.diffusion.samplers import Sampler
+from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.networks import UNet, presets
+
+BETAS: dict[str, Callable] = {
+    "linear": schedules.linear_betas,
+    "cosine": schedules.cosine_betas,
+    "quadratic": schedules.quadratic_betas,
+    "constant": schedules.constant_betas,
+    "warmup": schedules.warmup_betas,
+    "jsd": schedules.jsd_betas,
+    "sigmoid": schedules.sigmoid_betas,
+}
+PREDICT = {
+    "eps": transitions.from_eps,
+    "x0": transitions.from_x0,
+    "v": transitions.from_v,
+}
+VARIANCE = {
+    "fixed_small": transitions.fixed_small,
+    "fixed_large": transitions.fixed_large,
+    "learned": transitions.learned,
+    "learned_range": transitions.learned_range,
+}
+INITIALIZERS: dict[str, dict] = {
+    "ddpm": {},
+    "improved": {k: presets._OPENAI[k] for k in ("kernel_init", "zero_init")},
+}
+WEIGHTS: dict = {"min_snr": losses.min_snr, "p2": losses.p2}
+SAMPLERS = ("ddpm", "ddim", "dpm_solver_pp", "heun")
+
+
+def make_betas(config: ScheduleConfig):
+    """The betas that the config names, float64 (T,)."""
+    given = {name: getattr(config, name) for name in ("start", "end", "fraction")}
+    given |= {name: getattr(config, name) for name in ("offset", "max_beta")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if config.kind == "constant" and "end" in given:
+        given = {"value": given["end"]}
+    betas = BETAS[config.kind](config.num_steps, **given)
+    return schedules.zero_terminal_snr(betas) if config.zero_terminal_snr else betas
+
+
+def make_schedule(
+    config: ScheduleConfig, *, steps: int | None = None, spacing: str = "uniform"
+) -> Schedule:
+    """The schedule that the config names, respaced to `steps` steps; None keeps all."""
+    timesteps = None
+    if steps is not None and steps != config.num_steps:
+        timesteps = schedules.spaced_timesteps(config.num_steps, steps, spacing=spacing)
+    return schedules.make_schedule(make_betas(config), timesteps=timesteps)
+
+
+def make_network(config: Config) -> UNet:
+    """The U-Net, with twice the image's channels where the variance is learned."""
+    fields = dataclasses.asdict(config.network)
+    fields["dtype"] = jnp.dtype(fields.pop("dtype"))
+    fields |= INITIALIZERS[fields.pop("init")]
+    halves = 2 if config.diffusion.variance.startswith("learned") else 1
+    return UNet(
+        out_channels=halves * config.data.channels,
+        num_classes=config.data.num_classes,
+        **fields,
+    )
+
+
+def init_params(key: jax.Array, network: UNet, config: DataConfig) -> Any:
+    """The network's initial parameters, float32. Consumes `key`."""
+    x = jnp.zeros((1, config.image_size, config.image_size, config.channels))
+    return network.init(key, x, jnp.zeros((1,), jnp.int32))["params"]
+
+
+def make_loss(config: DiffusionConfig) -> Callable:
+    """(schedule, x0, xt, t, noise, output) -> the per-example loss to minimise."""
+    predict, variance = PREDICT[config.predict], VARIANCE[config.variance]
+    weight = None
+    if config.weight != "constant":
+        weight = WEIGHTS[config.weight](predict)
+
+    def simple(schedule, x0, xt, t, noise, output):
+        return losses.simple_loss(
+            schedule, x0, t, noise, output, predict=predict, weight=weight
+        )
+
+    def vlb(schedule, x0, xt, t, noise, output):
+        return losses.vlb_term(
+            schedule, x0, xt, t, output, predict=predict, variance=variance
+        )
+
+    def hybrid(schedule, x0, xt, t, noise, output):
+        return losses.hybrid_loss(
+            schedule,
+            x0,
+            xt,
+            t,
+            noise,
+            output,
+            predict=predict,
+            variance=variance,
+            weight=weight,
+        )
+
+    return {"simple": simple, "vlb": vlb, "hybrid": hybrid}[config.loss]
+
+
+def make_step_sampler(config: DiffusionConfig) -> step_sampling.StepSampler:
+    """How training chooses the step of each example."""
+    chosen = {
+        "uniform": step_sampling.uniform_steps,
+        "loss_second_moment": step_sampling.loss_second_moment,
+    }[config.steps]
+    return chosen(config.schedule.num_steps)
+
+
+def make_sampler(config: DiffusionConfig, name: str, *, eta: float = 0.0) -> Sampler:
+    """The sampler of that name, reading the network as the config says.
+
+    Raises:
+        ValueError: if there is no such sampler, or it does not take an eta.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}; got {name!r}")
+    if eta and name != "ddim":
+        raise ValueError(f"eta belongs to the sampler ddim; got {eta} with {name}")
+    common: dict[str, Any] = {
+        "predict": PREDICT[config.predict],
+        "clip": guidance.clip_static() if config.clip else None,
+    }
+    if name == "ddpm":
+        return samplers.ddpm(variance=VARIANCE[config.variance], **common)
+    if name == "ddim":
+        return samplers.ddim(eta=eta, **common)
+    return {"dpm_solver_pp": samplers.dpm_solver_pp, "heun": samplers.heun}[name](
+        **common
+    )
+
+
+def denoiser(network: UNet, params: Any, label: jax.Array | None = None) -> Bound:
+    """The network as denoise(x, t), its parameters and labels bound; a pytree."""
+    return Bound(_denoise, network=network, params=params, label=label)
+
+
+def conditional(network: UNet, params: Any) -> Bound:
+    """The network as conditional(x, t, label), its parameters bound; a pytree."""
+    return Bound(_conditional, network=network, params=params)
+
+
+def image_keys(key: jax.Array, first: int, count: int) -> jax.Array:
+    """The keys of images first..first + count - 1: what makes image i itself."""
+    return jax.vmap(lambda i: fold_in(key, i))(jnp.arange(first, first + count))
+
+
+def load_images(config: DataConfig, split: str) -> ImageArrays:
+    """A split as arrays in memory.
+
+    Raises:
+        ValueError, OSError, ImportError: what the source raises; it names the thing.
+    """
+    if config.source == "digits":
+        return load_digits(split)
+    if config.source == "folder":
+        return load_folder(config.path, **_image_kind(config), channels=config.channels)
+    return load_tfds(
+        config.name, split=split, data_dir=config.path, **_image_kind(config)
+    )
+
+
+def open_images(config: DataConfig, split: str) -> ImageSource:
+    """A split as a random-access source, to stream from. Errors as `load_images`."""
+    if config.source == "digits":
+        raise ValueError(
+            "the digits are held on the devices; got data.resident=False with "
+            "data.source=digits"
+        )
+    if config.source == "folder":
+        return FolderSource(
+            config.path, **_image_kind(config), channels=config.channels
+        )
+    return open_tfds(
+        config.name, split=split, data_dir=config.path, **_image_kind(config)
+    )
+
+
+def _image_kind(config: DataConfig) -> dict[str, Any]:
+    return {"image_size": config.image_size, "resize": config.resize}
+
+
+def _denoise(x, t, *, network: UNet, params: Any, label: jax.Array | None):
+    return network.apply({"params": params}, x, t, label)
+
+
+def _conditional(x, t, label, *, network: UNet, params: Any):
+    return network.apply({"params": params}, x, t, label)

@@ -1,0 +1,330 @@
+"""What a run is made of, as data: frozen dataclasses that refuse what cannot work.
+
+An experiment is one `Config`, returned by `get_config()` of a file in `configs/`. The
+command line overrides single fields (`--train.batch-size 64`). Names in a config stand
+for functions; `ddpm_jax.build` is the one place that maps them.
+"""
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SCHEDULE_FIELDS = {  # which fields a kind of schedule reads
+    "linear": ("start", "end"),
+    "cosine": ("offset", "max_beta"),
+    "quadratic": ("start", "end"),
+    "constant": ("end",),
+    "warmup": ("start", "end", "fraction"),
+    "jsd": (),
+    "sigmoid": ("start", "end"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the images come from."""
+
+    source: Literal["digits", "folder", "tfds"] = "digits"
+    name: str = ""  # the TFDS name, e.g. "cifar10"
+    path: str | None = None  # the image folder; for TFDS its data_dir (None = default)
+    split: str = "train"  # trained on; a folder holds one set and ignores no split
+    test_split: str = "test"  # what likelihoods and distances are measured on
+    image_size: int = 8  # height and width in pixels
+    channels: int = 1  # 1 = grey, 3 = RGB
+    num_classes: int | None = None  # None = unconditional: labels are not read
+    flip: bool = False  # mirror each training image with probability 1/2
+    resize: bool = False  # folder: crop and resize to image_size instead of refusing
+    resident: bool = True  # hold the set on the devices; False streams it with Grain
+    workers: int = 0  # streaming: worker processes that decode; 0 = this process
+
+    def __post_init__(self):
+        _check("data.image_size", self.image_size, self.image_size >= 1, "at least 1")
+        _check("data.channels", self.channels, self.channels in (1, 3), "1 or 3")
+        _check("data.workers", self.workers, self.workers >= 0, "at least 0")
+        if self.num_classes is not None:
+            _check("data.num_classes", self.num_classes, self.num_classes >= 1, ">= 1")
+        if self.source == "folder" and self.path is None:
+            raise ValueError("data.path must name the image folder; got None")
+        if self.source == "tfds" and not self.name:
+            raise ValueError("data.name must name the TFDS data set; got ''")
+        if self.source == "digits" and (self.image_size, self.channels) != (8, 1):
+            raise ValueError(
+                "the digits are 8 x 8 with 1 channel; got data.image_size="
+                f"{self.image_size}, data.channels={self.channels}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The betas; a field left at None is the kind's own default."""
+
+    kind: Literal[
+        "linear", "cosine", "quadratic", "constant", "warmup", "jsd", "sigmoid"
+    ] = "linear"
+    num_steps: int = 1000  # T
+    start: float | None = None  # first beta
+    end: float | None = None  # last beta
+    fraction: float | None = None  # warmup: the part of the steps over which beta grows
+    offset: float | None = None  # cosine: s of Improved DDPM, eq. 17
+    max_beta: float | None = None  # cosine: the largest beta
+    zero_terminal_snr: bool = False  # shift the betas so that x_T is pure noise
+
+    def __post_init__(self):
+        _check("schedule.num_steps", self.num_steps, self.num_steps >= 2, "at least 2")
+        read = SCHEDULE_FIELDS[self.kind]
+        for name in ("start", "end", "fraction", "offset", "max_beta"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if name not in read:
+                raise ValueError(
+                    f"schedule.{name} is not read by the {self.kind} schedule, which "
+                    f"takes {', '.join(read) or 'nothing'}; got {value}"
+                )
+            _check(f"schedule.{name}", value, 0 < value < 1, "in (0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """What the network predicts and what it is trained on."""
+
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    predict: Literal["eps", "x0", "v"] = "eps"
+    variance: Literal["fixed_small", "fixed_large", "learned", "learned_range"] = (
+        "fixed_large"
+    )
+    loss: Literal["simple", "hybrid", "vlb"] = "simple"
+    weight: Literal["constant", "min_snr", "p2"] = "constant"  # of the simple part
+    steps: Literal["uniform", "loss_second_moment"] = "uniform"  # which t to train on
+    label_dropout: float = 0.0  # probability that training hides a label
+    clip: bool = True  # clip each predicted x0 to [-1, 1] while sampling
+
+    def __post_init__(self):
+        learned = self.variance.startswith("learned")
+        if self.loss == "hybrid" and not learned:
+            raise ValueError(
+                "diffusion.loss=hybrid trains a learned variance; got "
+                f"diffusion.variance={self.variance}"
+            )
+        if learned and self.loss == "simple":
+            raise ValueError(
+                "diffusion.loss=simple leaves a learned variance untrained: choose "
+                f"hybrid or vlb; got diffusion.variance={self.variance}"
+            )
+        if self.loss == "vlb" and self.weight != "constant":
+            raise ValueError(
+                "diffusion.weight weighs the simple loss; with diffusion.loss=vlb it "
+                f"must be constant; got {self.weight}"
+            )
+        if self.schedule.zero_terminal_snr and self.predict == "eps":
+            raise ValueError(
+                "with zero terminal SNR the network must predict v or x0, because eps "
+                "says nothing of x0 at the last step; got diffusion.predict=eps"
+            )
+        _check_probability("diffusion.label_dropout", self.label_dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The U-Net; its fields are those of `ddpm_jax.networks.UNet`."""
+
+    channels: int = 128  # at the finest resolution
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)  # of the channels, per resolution
+    num_blocks: int = 2  # residual blocks per resolution
+    attention_resolutions: tuple[int, ...] = (16,)  # in pixels
+    dropout: float = 0.1
+    num_groups: int = 32  # of every group norm
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation
+    remat: bool = False  # recompute activations in the backward pass to save memory
+    # What Improved DDPM, guided diffusion and diffusers do otherwise than DDPM:
+    norm_eps: float = 1e-6  # Improved DDPM and PyTorch: 1e-5
+    cos_first: bool = False  # time embedding [cos, sin]; Improved DDPM
+    freq_shift: int = 1  # frequencies divided by half - shift; Improved DDPM: 0
+    time_scale: float = 1.0  # t is multiplied by it; Improved DDPM: 1000 / T
+    downsample_padding: tuple[int, int] = (0, 1)  # (before, after); Improved DDPM: 1, 1
+    scale_shift: bool = False  # time scales and shifts the second norm; Improved DDPM
+    num_heads: int = 1  # of the attention; Improved DDPM: 4
+    head_channels: int | None = None  # channels per head in place of num_heads; guided
+    resblock_updown: bool = False  # residual blocks change the resolution; guided
+    null_label: bool = True  # a row for "no label"; guided diffusion has none
+    init: Literal["ddpm", "improved"] = "ddpm"  # rules for the initial weights
+
+    def __post_init__(self):
+        _check_probability("network.dropout", self.dropout)
+        for name in ("channels", "num_blocks", "num_groups"):
+            value = getattr(self, name)
+            _check(f"network.{name}", value, value >= 1, "at least 1")
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(
+                "network.multipliers must be one or more positive integers; "
+                f"got {self.multipliers}"
+            )
+        for multiplier in self.multipliers:
+            width = self.channels * multiplier
+            if width % self.num_groups:
+                raise ValueError(
+                    f"network.num_groups={self.num_groups} must divide the channels of "
+                    f"every level; got {self.channels} x {multiplier} = {width}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Adam with linear warm-up, clipping and an average of the weights."""
+
+    learning_rate: float = 2e-4
+    warmup_steps: int = 5000  # the first update has rate 0; 0 = no warm-up
+    decay_steps: int | None = None  # cosine decay to 0 at this step; None = constant
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0  # decoupled (AdamW)
+    clip_norm: float | None = 1.0  # of the global gradient; None = no clipping
+    ema_decay: float = 0.9999  # of the float32 average that every sample uses
+
+    def __post_init__(self):
+        _check(
+            "optim.learning_rate",
+            self.learning_rate,
+            self.learning_rate > 0,
+            "positive",
+        )
+        _check("optim.warmup_steps", self.warmup_steps, self.warmup_steps >= 0, ">= 0")
+        for name in ("beta1", "beta2", "ema_decay"):
+            value = getattr(self, name)
+            _check(f"optim.{name}", value, 0 <= value < 1, "in [0, 1)")
+        if self.clip_norm is not None:
+            _check("optim.clip_norm", self.clip_norm, self.clip_norm > 0, "positive")
+        if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
+            raise ValueError(
+                "optim.decay_steps must come after the warm-up of "
+                f"{self.warmup_steps} steps; got {self.decay_steps}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The run: how long, how wide, and what it leaves behind."""
+
+    num_steps: int = 800_000
+    batch_size: int = 128  # images per update, over all devices
+    accumulate: int = 1  # micro-batches per update
+    runner: Literal["jit", "pmap"] = "jit"
+    fsdp: int = 1  # devices over which large parameters are split (jit only)
+    seed: int = 0
+    log_every: int = 100  # steps between lines of metrics.jsonl
+    checkpoint_every: int = 5000  # steps between checkpoints
+    keep_latest: int = 3  # checkpoints kept
+    keep_every: int | None = None  # and one of every so many steps; None = no more
+    on_nonfinite: Literal["stop", "skip"] = "stop"  # a loss that is not a number
+
+    def __post_init__(self):
+        for name in (
+            *("num_steps", "batch_size", "accumulate", "fsdp", "log_every"),
+            *("checkpoint_every", "keep_latest"),
+        ):
+            value = getattr(self, name)
+            _check(f"train.{name}", value, value >= 1, "at least 1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"train.accumulate={self.accumulate} must divide train.batch_size; "
+                f"got {self.batch_size}"
+            )
+        if self.runner == "pmap" and self.fsdp > 1:
+            raise ValueError(
+                f"train.runner=pmap copies the parameters to every device; got "
+                f"train.fsdp={self.fsdp}, which needs train.runner=jit"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """The grids that a run draws from its averaged weights."""
+
+    sampler: Literal["ddpm", "ddim", "dpm_solver_pp", "heun"] = "ddpm"
+    steps: int | None = None  # None = all T
+    every: int = 5000  # training steps between grids
+    num: int = 64  # images in a grid
+
+    def __post_init__(self):
+        for name in ("every", "num"):
+            value = getattr(self, name)
+            _check(f"sample.{name}", value, value >= 1, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One experiment."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+    def __post_init__(self):
+        halvings = len(self.network.multipliers) - 1
+        if self.data.image_size % 2**halvings:
+            raise ValueError(
+                f"data.image_size must be divisible by 2^{halvings}, once for each of "
+                f"the network's {halvings} halvings; got {self.data.image_size}"
+            )
+        if self.diffusion.label_dropout and self.data.num_classes is None:
+            raise ValueError(
+                "diffusion.label_dropout needs labels to drop; got "
+                f"{self.diffusion.label_dropout} with data.num_classes=None"
+            )
+        steps, total = self.sample.steps, self.diffusion.schedule.num_steps
+        if steps is not None:
+            _check("sample.steps", steps, 1 <= steps <= total, f"in 1..{total}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The config as nested dicts of JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any], cls: type = Config, path: str = "") -> Any:
+    """The config that `to_dict` made the values of; missing fields keep defaults.
+
+    Raises:
+        ValueError: if a field is unknown, or a value breaks a rule of its class.
+    """
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(
+            f"a config has no field {path}{unknown[0]}; it has {', '.join(hints)}"
+        )
+    fields = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            value = from_dict(value, typing.cast(type, hint), f"{path}{name}.")
+        elif isinstance(value, list):
+            value = tuple(value)
+        fields[name] = value
+    return cls(**fields)
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
+    """The fields in which two configs differ, each as 'path: ours, not theirs'."""
+    found = []
+    for item in dataclasses.fields(ours):
+        a, b = getattr(ours, item.name), getattr(theirs, item.name)
+        if dataclasses.is_dataclass(a):
+            found += differences(a, b, f"{path}{item.name}.")
+        elif a != b:
+            found.append(f"{path}{item.name}: {a!r}, not {b!r}")
+    return found
+
+
+def _check(name: str, value: object, holds: bool, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {rule}; got {value}")
+
+
+def _check_probability(name: str, value: float) -> None:
+    _check(name, value, 0 <= value < 1, "in [0, 1)")

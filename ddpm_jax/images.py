@@ -1,0 +1,95 @@
+"""Samples as pictures: uint8, grids, strips, animations, PNGs that say their origin.
+
+Images are NHWC floats in [-1, 1] until `to_uint8`, and uint8 after it.
+"""
+
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+GAP = 2  # pixels between the images of a grid, before enlarging
+WHITE = 255
+
+
+def to_uint8(x: np.ndarray) -> np.ndarray:
+    """Floats in [-1, 1] to uint8 in 0..255: clipped, and rounded to the nearest.
+
+    The inverse of x / 127.5 - 1. (Ho's and OpenAI's code truncate instead.)
+    """
+    return np.round(np.clip(np.asarray(x, np.float32), -1, 1) * 127.5 + 127.5).astype(
+        np.uint8
+    )
+
+
+def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """(n, h, w, c) uint8 in rows of `columns`, white between; None = nearly square."""
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    shape = (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels)
+    canvas = np.full(shape, WHITE, np.uint8)
+    for i, image in enumerate(images):
+        top = GAP + i // columns * (height + GAP)
+        left = GAP + i % columns * (width + GAP)
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def strip(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Batches (n, h, w, c) side by side: one row an image, one column a frame."""
+    columns = len(frames)
+    rows = np.stack(frames, axis=1)
+    return grid(rows.reshape(-1, *rows.shape[2:]), columns)
+
+
+def save_png(
+    path: pathlib.Path | str,
+    image: np.ndarray,
+    *,
+    enlarge: int | None = None,
+    origin: Mapping[str, object] | None = None,
+) -> None:
+    """Writes one (h, w, c) uint8 picture.
+
+    Args:
+        enlarge: whole factor; None makes small pictures some 500 pixels wide.
+        origin: what made the picture (run, seed, sampler), kept as PNG text.
+    """
+    info = PngImagePlugin.PngInfo()
+    for name, value in (origin or {}).items():
+        info.add_text(name, str(value))
+    _as_picture(image, enlarge).save(path, format="PNG", pnginfo=info)
+
+
+def save_gif(
+    path: pathlib.Path | str,
+    frames: Sequence[np.ndarray],
+    *,
+    enlarge: int | None = None,
+    seconds: float = 4.0,
+) -> None:
+    """Writes (h, w, c) uint8 frames as an animation that lasts, then rests on the last.
+
+    Args:
+        seconds: of the moving part; the last frame stays for another 2 seconds.
+    """
+    pictures = [_as_picture(frame, enlarge) for frame in frames]
+    each = max(20, round(1000 * seconds / len(pictures)))  # browsers slow down below 20
+    pictures[0].save(
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=[each] * (len(pictures) - 1) + [2000],
+        loop=0,
+    )
+
+
+def _as_picture(image: np.ndarray, enlarge: int | None) -> Image.Image:
+    factor = enlarge or max(1, round(500 / image.shape[1]))
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    size = (picture.width * factor, picture.height * factor)
+    return picture.resize(size, Image.Resampling.NEAREST)

@@ -1,0 +1,1 @@
+"""The training run: state, step, devices, checkpoints, and the loop over them."""

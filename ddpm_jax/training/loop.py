@@ -1,0 +1,236 @@
+"""A training run, read from top to bottom."""
+
+import collections
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm_jax import build
+from ddpm_jax.config import Config, differences, from_dict, to_dict
+from ddpm_jax.diffusion import samplers
+from ddpm_jax.images import grid, save_png, to_uint8
+from ddpm_jax.training import checkpoints, parallel
+from ddpm_jax.training.feed import open_feed
+from ddpm_jax.training.report import Report
+from ddpm_jax.training.signals import stop_signals
+from ddpm_jax.training.state import adam, init_state
+from ddpm_jax.training.step import make_train_step
+
+# Updates that may run ahead of the check that their loss is finite. The device never
+# waits for the host, and a checkpoint is saved only after all before it were checked.
+AHEAD = 2
+
+
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    step: int
+    stopped_by: signal.Signals | None  # None = the run is complete
+
+
+def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
+    """Trains as `config` says, from the newest checkpoint in `workdir` if there is one.
+
+    Leaves in the workdir: config.json, metrics.jsonl, checkpoints/ and samples/.
+
+    Raises:
+        ValueError: if the workdir holds a run of another model, a checkpoint cannot be
+            read, the data does not fit the config, or the loss is not finite.
+        OSError: if the workdir cannot be written.
+    """
+    workdir = pathlib.Path(workdir)
+    (workdir / "samples").mkdir(parents=True, exist_ok=True)
+
+    # What is trained: images, network, objective, optimiser.
+    train = config.train
+    feed = open_feed(
+        config.data,
+        lambda: build.load_images(config.data, config.data.split),
+        lambda: build.open_images(config.data, config.data.split),
+    )
+    network = build.make_network(config)
+    schedule = build.make_schedule(config.diffusion.schedule)
+    step_sampler = build.make_step_sampler(config.diffusion)
+    optim = dataclasses.asdict(config.optim)
+    ema_decay = optim.pop("ema_decay")
+    tx = adam(**optim)
+    train_step = make_train_step(
+        network.apply,
+        schedule,
+        tx,
+        loss=build.make_loss(config.diffusion),
+        step_sampler=step_sampler,
+        ema_decay=ema_decay,
+        flip=config.data.flip,
+        label_dropout=config.diffusion.label_dropout,
+        null_label=config.data.num_classes,
+        accumulate=train.accumulate,
+        unroll=jax.default_backend() == "cpu",
+        skip_nonfinite=train.on_nonfinite == "skip",
+    )
+
+    def initial_state():
+        key_params, key_run = jax.random.split(jax.random.key(train.seed))
+        params = build.init_params(key_params, network, config.data)
+        return init_state(key_run, params, tx, step_sampler.init())
+
+    # Where it is trained.
+    abstract_state = jax.eval_shape(initial_state)
+    parallel.check_divisible(train.batch_size, train.accumulate, jax.device_count())
+    if train.runner == "pmap":
+        runner = parallel.pmap_runner(train_step, abstract_state)
+    else:
+        mesh = parallel.make_mesh(fsdp=train.fsdp)
+        runner = parallel.jit_runner(train_step, mesh, abstract_state)
+    data = runner.place_data(feed.resident)
+    print(_summary(config, feed.description, abstract_state, workdir), flush=True)
+
+    manager = checkpoints.open_checkpoints(
+        workdir / "checkpoints",
+        keep_latest=train.keep_latest,
+        keep_every=train.keep_every,
+    )
+    with manager, stop_signals() as asked:
+        # Where it starts: the newest checkpoint, or step 0.
+        first_step = checkpoints.latest_step(manager) or 0
+        if first_step:
+            _check_same_model(manager, first_step, config, workdir)
+            target = checkpoints.abstract(abstract_state, runner.shardings)
+            state = checkpoints.restore_state(manager, first_step, target)
+            print(f"resumed from step {first_step}", flush=True)
+        else:
+            state = runner.place_state(jax.jit(initial_state)())
+        _write_config(config, workdir)
+
+        draw = _grid_drawer(config, network)
+        batches = feed.batches(train.seed, train.batch_size, first_step)
+        pending: collections.deque = collections.deque()
+        report = Report(
+            workdir,
+            first_step=first_step,
+            num_steps=train.num_steps,
+            batch_size=train.batch_size,
+            log_every=train.log_every,
+        )
+
+        def check_pending(ahead: int) -> None:
+            while len(pending) > ahead:
+                number, metrics = pending.popleft()
+                metrics = {name: float(value) for name, value in metrics.items()}
+                if train.on_nonfinite == "stop" and not np.isfinite(metrics["loss"]):
+                    raise FloatingPointError(
+                        f"the loss of step {number} is {metrics['loss']}: training "
+                        "stopped; the newest good checkpoint in "
+                        f"{workdir} is step {checkpoints.latest_step(manager)}"
+                    )
+                report.step(number, metrics)
+
+        try:
+            step = first_step
+            while step < train.num_steps and asked.by is None:
+                state, metrics = runner.update(state, data, next(batches))
+                step += 1
+                pending.append((step, metrics))
+                check_pending(AHEAD)
+                last = step == train.num_steps
+                if last or step % train.checkpoint_every == 0:
+                    check_pending(0)
+                    checkpoints.save(manager, state, to_dict(config))
+                    report.restart_clock()
+                if last or step % config.sample.every == 0:
+                    check_pending(0)
+                    picture = draw(state.ema_params)
+                    path = workdir / "samples" / f"step_{step:07d}.png"
+                    save_png(path, picture, origin={"run": workdir, "step": step})
+                    report.picture("samples", picture, step)
+                    report.say(f"drew {path}")
+                    report.restart_clock()
+            check_pending(0)
+            if asked.by is not None:
+                checkpoints.save(manager, state, to_dict(config))
+                manager.wait_until_finished()
+                report.say(
+                    f"{asked.by.name}: saved step {step}; the same command resumes"
+                )
+        finally:
+            report.close()
+    return Outcome(step, asked.by if step < train.num_steps else None)
+
+
+def _check_same_model(manager, step: int, config: Config, workdir) -> None:
+    theirs = from_dict(checkpoints.restore_config(manager, step))
+    same = [
+        *differences(config.network, theirs.network, "network."),
+        *differences(config.diffusion, theirs.diffusion, "diffusion."),
+        *(
+            line
+            for line in differences(config.data, theirs.data, "data.")
+            if line.split(":")[0].split(".")[1]
+            in ("image_size", "channels", "num_classes", "source", "name", "flip")
+        ),
+    ]
+    if same:
+        raise ValueError(
+            f"{workdir} holds a run of another model: {same[0]}"
+            + (f" (and {len(same) - 1} more fields differ)" if len(same) > 1 else "")
+        )
+
+
+def _write_config(config: Config, workdir: pathlib.Path) -> None:
+    """Replaces config.json in one piece: a reader never sees half of it."""
+    draft = workdir / f".config.json.{os.getpid()}"
+    draft.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    draft.replace(workdir / "config.json")
+
+
+def _grid_drawer(config: Config, network) -> Callable[[Any], np.ndarray]:
+    """From averaged weights to the run's picture: always the same noise and labels."""
+    sample = config.sample
+    schedule = build.make_schedule(config.diffusion.schedule, steps=sample.steps)
+    sampler = build.make_sampler(config.diffusion, sample.sampler)
+    columns = int(np.ceil(np.sqrt(sample.num)))
+    label = None
+    if config.data.num_classes is not None:
+        label = jnp.arange(sample.num) % columns % config.data.num_classes
+
+    size, channels = config.data.image_size, config.data.channels
+    shape = (sample.num, size, size, channels)
+    keys = build.image_keys(jax.random.key(0), 0, sample.num)
+
+    def draw(params):
+        denoise = build.denoiser(network, params, label)
+        x = samplers.sample(keys, denoise, schedule, shape, sampler=sampler)
+        return grid(to_uint8(x), columns)
+
+    return draw
+
+
+def _summary(config: Config, description: str, abstract_state, workdir) -> str:
+    count = sum(np.prod(x.shape) for x in jax.tree.leaves(abstract_state.params))
+    diffusion, devices = config.diffusion, jax.devices()
+    schedule = diffusion.schedule
+    return "\n".join(
+        f"{name:<9} {text}"
+        for name, text in (
+            ("data", description),
+            ("network", f"{count:,} parameters, {config.network.dtype}"),
+            (
+                "diffusion",
+                f"{schedule.num_steps} {schedule.kind} steps, predicts "
+                f"{diffusion.predict}, {diffusion.variance}, {diffusion.loss} loss",
+            ),
+            (
+                "devices",
+                f"{len(devices)} x {devices[0].device_kind}, {config.train.runner}",
+            ),
+            ("workdir", str(workdir)),
+        )
+    )

@@ -1,0 +1,160 @@
+"""The devices: one mesh, and two runners of the same train step.
+
+A runner owns placement and compilation, nothing else. `jit` sees the global batch, and
+the compiler divides the work over the mesh; `pmap` runs the step once per device and
+averages the gradients by name. Both give the same loss and gradient to rounding.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ddpm_jax.data.batches import gather
+from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.step import Batch, Metrics
+
+BATCH_AXES = ("data", "fsdp")  # the batch is divided over both axes of the mesh
+SPLIT_SIZE = 2**16  # leaves with fewer elements stay whole under fsdp
+
+
+class Resident(NamedTuple):
+    """A whole data set on the devices."""
+
+    images: jax.Array  # (n, h, w, c) uint8
+    labels: jax.Array | None  # (n,) int32
+
+
+class Chosen(NamedTuple):
+    """The examples of one update, named by their index in the resident set."""
+
+    index: np.ndarray  # (b,) int32
+    place: np.ndarray  # (b,) int32
+
+
+class Runner(NamedTuple):
+    """How a run drives the step on its devices."""
+
+    place_state: Callable[[TrainState], TrainState]
+    place_data: Callable[[Resident | None], Resident | None]
+    update: Callable[
+        [TrainState, Resident | None, Chosen | Batch], tuple[TrainState, Metrics]
+    ]
+    shardings: Any  # of the state: the target of a restored checkpoint
+
+
+def make_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
+    """The ('data', 'fsdp') mesh over all devices, with automatic axes.
+
+    Raises:
+        ValueError: if fsdp does not divide the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    if len(devices) % fsdp:
+        raise ValueError(
+            f"train.fsdp must divide the number of devices, {len(devices)}; got {fsdp}"
+        )
+    return jax.make_mesh(
+        (len(devices) // fsdp, fsdp),
+        BATCH_AXES,
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=devices,
+    )
+
+
+def check_divisible(batch_size: int, accumulate: int, devices: int) -> None:
+    """Raises ValueError unless every device gets whole micro-batches."""
+    if batch_size % (accumulate * devices):
+        raise ValueError(
+            f"train.batch_size must be divisible by {accumulate} micro-batches x "
+            f"{devices} devices; got {batch_size}"
+        )
+
+
+def state_shardings(mesh: Mesh, state: Any) -> Any:
+    """Where each leaf of the state lives: whole everywhere, or, if large, split.
+
+    With an fsdp axis of size > 1, a leaf of at least `SPLIT_SIZE` elements is divided
+    along its largest dimension that the axis divides: parameters, average and moments
+    alike, because the rule sees only shapes.
+    """
+    size = mesh.shape["fsdp"]
+
+    def sharding(leaf) -> NamedSharding:
+        axes: list[str | None] = [None] * len(leaf.shape)
+        divisible = [d for d, length in enumerate(leaf.shape) if length % size == 0]
+        if size > 1 and divisible and np.prod(leaf.shape) >= SPLIT_SIZE:
+            axes[max(divisible, key=lambda d: leaf.shape[d])] = "fsdp"
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
+    return jax.tree.map(sharding, state)
+
+
+def fetch(data: Resident | None, batch: Chosen | Batch) -> Batch:
+    """The examples themselves: gathered from the resident set, or as they came."""
+    if isinstance(batch, Batch):
+        return batch
+    if data is None:
+        raise ValueError("a batch of indices needs a resident data set; got None")
+    return Batch(*gather(data.images, data.labels, batch.index), batch.place)
+
+
+def jit_runner(train_step: Callable, mesh: Mesh, abstract_state: Any) -> Runner:
+    """The step compiled once for the whole mesh; the state's buffers are donated."""
+    state_at = state_shardings(mesh, abstract_state)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    divided = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+    def step(state, data, batch):
+        return train_step(state, fetch(data, batch))
+
+    compiled = jax.jit(
+        step,
+        in_shardings=(state_at, everywhere, divided),
+        out_shardings=(state_at, everywhere),
+        donate_argnums=0,
+    )
+
+    def update(state, data, batch):
+        rows = jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(divided, x), batch
+        )
+        return compiled(state, data, rows)
+
+    return Runner(
+        place_state=lambda state: jax.device_put(state, state_at),
+        place_data=lambda data: jax.device_put(data, everywhere),
+        update=update,
+        shardings=state_at,
+    )
+
+
+def pmap_runner(train_step: Callable, abstract_state: Any) -> Runner:
+    """The step mapped over this process's devices, each with the whole state."""
+    devices = jax.local_devices()
+    mesh = make_mesh(devices)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def step(state, data, batch):
+        return train_step(state, fetch(data, batch), axis_name="data")
+
+    mapped = jax.pmap(
+        step,
+        axis_name="data",
+        in_axes=(None, None, 0),
+        out_axes=None,
+        donate_argnums=0,
+    )
+
+    def update(state, data, batch):
+        rows = jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch)
+        return mapped(state, data, rows)
+
+    return Runner(
+        place_state=lambda state: jax.device_put(state, everywhere),
+        place_data=lambda data: jax.device_put(data, everywhere),
+        update=update,
+        shardings=state_shardings(mesh, abstract_state),
+    )

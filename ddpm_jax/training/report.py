@@ -1,0 +1,97 @@
+"""What a person sees of a run: its summary, its progress, and its metrics on disk."""
+
+import json
+import pathlib
+import time
+
+import numpy as np
+from tqdm import tqdm
+
+
+class Report:
+    """Progress bar, metrics.jsonl and, where tensorboardX is installed, its events.
+
+    A resumed run takes the lines after its first step back out of metrics.jsonl: it is
+    about to write them again.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        *,
+        first_step: int,
+        num_steps: int,
+        batch_size: int,
+        log_every: int,
+        quiet: bool = False,
+    ):
+        self._batch_size, self._log_every = batch_size, log_every
+        self._losses: list[float] = []
+        self._began, self._counted = time.perf_counter(), 0
+        path = workdir / "metrics.jsonl"
+        kept = []
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if line.strip()]
+            kept = [line for line in kept if json.loads(line)["step"] <= first_step]
+        path.write_text("".join(line + "\n" for line in kept))
+        self._file = path.open("a", buffering=1)
+        self._board = _tensorboard(workdir, first_step)
+        self._bar = tqdm(
+            total=num_steps,
+            initial=first_step,
+            unit="step",
+            smoothing=0.05,
+            dynamic_ncols=True,
+            disable=quiet,
+        )
+
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        """Takes the metrics of update number `step` (the first one is 1)."""
+        self._losses.append(metrics["loss"])
+        self._counted += 1
+        self._bar.update(1)
+        if step % self._log_every == 0:
+            seconds = time.perf_counter() - self._began
+            line = {
+                "step": step,
+                "loss": float(np.mean(self._losses)),
+                "grad_norm": metrics["grad_norm"],
+                "images_per_second": self._counted * self._batch_size / seconds,
+            }
+            self._file.write(json.dumps(line) + "\n")
+            self._bar.set_postfix_str(
+                f"loss {line['loss']:.4f}, {line['images_per_second']:.0f} images/s"
+            )
+            if self._board is not None:
+                for name, value in line.items():
+                    self._board.add_scalar(name, value, step)
+            self._losses.clear()
+            self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leaves what was just done (a grid, a save) out of the speed."""
+        self._began, self._counted = time.perf_counter(), 0
+
+    def picture(self, name: str, image: np.ndarray, step: int) -> None:
+        """Hands an (h, w, c) uint8 picture to TensorBoard."""
+        if self._board is not None:
+            self._board.add_image(name, image, step, dataformats="HWC")
+
+    def say(self, message: str) -> None:
+        """Prints a line above the progress bar."""
+        self._bar.write(message)
+
+    def close(self) -> None:
+        """Ends the bar and closes the files."""
+        self._bar.close()
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _tensorboard(workdir: pathlib.Path, first_step: int):
+    try:
+        from tensorboardX import SummaryWriter  # the extra [tensorboard]
+    except ImportError:
+        return None
+    return SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)

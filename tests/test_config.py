@@ -1,0 +1,155 @@
+"""Configs refuse what cannot work, survive JSON, and every shipped one is sound."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from ddpm_jax import build, config
+from ddpm_jax.command import parse_train, read_config
+
+ROOT = pathlib.Path(__file__).parent.parent
+SHIPPED = sorted((ROOT / "configs").glob("*.py"))
+
+PARAMETERS = {  # canonical sizes; the published counts of Ho et al. and Song et al.
+    "cifar10": 35_746_307,
+    "celeba64": 78_700_803,
+    "lsun256": 113_673_219,
+    "cifar10_improved": 52_546_438,
+}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_configs_survive_json(path):
+    shipped = read_config(path)
+    values = json.loads(json.dumps(config.to_dict(shipped)))
+    assert config.from_dict(values) == shipped
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_published_networks_have_their_published_size(name):
+    path = ROOT / "configs" / f"{name}.py"
+    shipped = read_config(path)
+    network = build.make_network(shipped)
+    params = jax.eval_shape(
+        lambda key: build.init_params(key, network, shipped.data), jax.random.key(0)
+    )
+    assert sum(np.prod(x.shape) for x in jax.tree.leaves(params)) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda: config.DataConfig(channels=2), "data.channels must be 1 or 3; got 2"),
+        (lambda: config.DataConfig(image_size=16), "the digits are 8 x 8"),
+        (lambda: config.DataConfig(source="folder"), "data.path must name"),
+        (lambda: config.ScheduleConfig(start=1.5), r"schedule.start .* in \(0, 1\)"),
+        (
+            lambda: config.ScheduleConfig(kind="cosine", start=0.1),
+            "schedule.start is not read by the cosine schedule",
+        ),
+        (
+            lambda: config.NetworkConfig(channels=48),
+            "num_groups=32 must divide the channels",
+        ),
+        (
+            lambda: config.DiffusionConfig(loss="hybrid"),
+            "hybrid trains a learned variance",
+        ),
+        (
+            lambda: config.DiffusionConfig(
+                schedule=config.ScheduleConfig(zero_terminal_snr=True)
+            ),
+            "must predict v or x0",
+        ),
+        (
+            lambda: config.DiffusionConfig(variance="learned_range"),
+            "leaves a learned variance untrained",
+        ),
+        (
+            lambda: config.TrainConfig(batch_size=10, accumulate=4),
+            "accumulate=4 must divide",
+        ),
+        (lambda: config.OptimConfig(ema_decay=1.0), r"ema_decay must be in \[0, 1\)"),
+        (
+            lambda: config.Config(
+                network=config.NetworkConfig(multipliers=(1, 2, 2, 2, 2))
+            ),
+            "data.image_size must be divisible by 2.4",
+        ),
+        (
+            lambda: config.Config(
+                network=config.NetworkConfig(multipliers=(1, 2)),
+                diffusion=config.DiffusionConfig(label_dropout=0.1),
+            ),
+            "label_dropout needs labels",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused(make, line):
+    with pytest.raises(ValueError, match=line):
+        make()
+
+
+def test_differences_name_the_fields():
+    ours = config.NetworkConfig(channels=64)
+    assert config.differences(ours, config.NetworkConfig(), "network.") == [
+        "network.channels: 64, not 128"
+    ]
+
+
+def test_an_unknown_field_is_named():
+    with pytest.raises(ValueError, match=r"no field train\.lr;"):
+        config.from_dict({"train": {"lr": 1.0}})
+
+
+def test_overrides_reach_nested_fields():
+    parsed, workdir = parse_train(
+        ["--train.batch-size", "32", "--diffusion.schedule.num-steps", "50"],
+        ROOT / "configs" / "smoke.py",
+    )
+    assert parsed.train.batch_size == 32
+    assert parsed.diffusion.schedule.num_steps == 50
+    assert workdir == pathlib.Path("runs/smoke")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--train.batch-sise", "32"], "--train.batch-size"),
+        (["--train.batch-size", "many"], "many"),
+        (["--network.dropout", "1.5"], r"network.dropout must be in [0, 1)"),
+        (["--diffusion.predict", "noise"], "noise"),
+    ],
+)
+def test_bad_options_are_named(arguments, said, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse_train(arguments, ROOT / "configs" / "smoke.py")
+    assert exit_.value.code != 0
+    assert said in capsys.readouterr().err
+
+
+def test_a_config_file_must_return_a_config(tmp_path):
+    with pytest.raises(ValueError, match="must name a file"):
+        read_config(tmp_path / "none.py")
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(ValueError, match="must define get_config"):
+        read_config(tmp_path / "empty.py")
+
+
+def test_schedules_are_those_that_the_config_names():
+    names = {
+        "linear": (1e-4, 0.02),
+        "quadratic": (1e-4, 0.02),
+        "constant": (0.02, 0.02),
+        "warmup": (1e-4, 0.02),
+        "cosine": (4.12842248e-5, 0.999),
+        "jsd": (1e-3, 1.0),
+    }
+    for kind, (first, last) in names.items():
+        betas = build.make_betas(config.ScheduleConfig(kind=kind))
+        np.testing.assert_allclose(betas[[0, -1]], [first, last], rtol=1e-7)
+    scaled = config.ScheduleConfig(num_steps=4000, start=2.5e-5, end=0.005)
+    np.testing.assert_allclose(build.make_betas(scaled)[[0, -1]], [2.5e-5, 0.005])

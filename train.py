@@ -1,0 +1,27 @@
+"""Trains a diffusion model; run again, it goes on from its newest checkpoint.
+
+python train.py                                        digits, on any machine
+python train.py --config configs/cifar10.py --workdir DIR --train.batch-size 256
+"""
+
+import pathlib
+import sys
+
+from ddpm_jax.command import one_line_errors, parse_train, use_compilation_cache
+from ddpm_jax.training.loop import run
+
+DEFAULT_CONFIG = pathlib.Path(__file__).parent / "configs" / "digits.py"
+
+
+def main() -> None:
+    """Parses the command line and runs the training."""
+    with one_line_errors():
+        config, workdir = parse_train(sys.argv[1:], DEFAULT_CONFIG)
+        use_compilation_cache()
+        outcome = run(config, workdir)
+    if outcome.stopped_by is not None:
+        sys.exit(128 + outcome.stopped_by)  # as a shell reports that signal
+
+
+if __name__ == "__main__":
+    main()
