@@ -131,20 +131,17 @@ def _prepared_builder(
     manual_dir: str | os.PathLike[str] | None,
     download: bool,
 ) -> Any:
-    """A builder whose data are on disk: the stock one if they are, else our own."""
+    """A builder whose data are on disk, prepared by our own builder or a stock one."""
     with _quiet():
-        builder = _stock_builder(name, data_dir)
-        if _is_readable(builder):
-            return builder
-        own = _own_builder(name)
-        if own is not None:
-            builder = own(
-                data_dir=data_dir,
-                file_format=FORMAT,
-                manual_dir=Path(manual_dir) if manual_dir else None,
-            )
-            if _is_readable(builder):
-                return builder
+        own = _own_builder(name, data_dir, manual_dir)
+        if own is not None and _is_readable(own):
+            return own
+        # An unprepared stock builder asks the network about itself: not for nothing.
+        if own is None or (own.data_path.parent.parent / name).exists():
+            stock = _stock_builder(name, data_dir)
+            if _is_readable(stock):
+                return stock
+    builder = own or stock
     if builder.is_prepared():
         raise ValueError(
             f"{name}: the data must be prepared as {FORMAT} to be read without "
@@ -168,6 +165,25 @@ def _prepared_builder(
     return builder
 
 
+def _own_builder(
+    name: str,
+    data_dir: str | os.PathLike[str] | None,
+    manual_dir: str | os.PathLike[str] | None,
+) -> Any:
+    """This package's builder of a stock data set; None if it has none."""
+    from ddpm_jax.data.builders.cifar10 import Cifar10
+    from ddpm_jax.data.builders.mnist import FashionMnist, Mnist
+
+    builders = {"cifar10": Cifar10, "mnist": Mnist, "fashion_mnist": FashionMnist}
+    if name not in builders:
+        return None
+    return builders[name](
+        data_dir=data_dir,
+        file_format=FORMAT,
+        manual_dir=Path(manual_dir) if manual_dir else None,
+    )
+
+
 def _stock_builder(name: str, data_dir: Any, **kwargs: Any) -> Any:
     import tensorflow_datasets as tfds
 
@@ -177,15 +193,6 @@ def _stock_builder(name: str, data_dir: Any, **kwargs: Any) -> Any:
         raise ValueError(_unknown(name, str(error))) from error
     except (ValueError, AssertionError) as error:  # how it is spelt; config; version
         raise ValueError(f"{name}: {_first_line(error)}") from error
-
-
-def _own_builder(name: str) -> Any:
-    """This package's builder of a stock data set; None if it has none."""
-    from ddpm_jax.data.builders.cifar10 import Cifar10
-    from ddpm_jax.data.builders.mnist import FashionMnist, Mnist
-
-    builders = {"cifar10": Cifar10, "mnist": Mnist, "fashion_mnist": FashionMnist}
-    return builders.get(name)
 
 
 def _prepare(

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tarfile
+import tempfile
 import types
 
 import numpy as np
@@ -61,6 +62,14 @@ def write_cifar10(folder):
             in_order = [parts[name] for name in sorted(parts)]
             data[split] = tuple(np.concatenate(p) for p in zip(*in_order, strict=True))
     return data
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_temporary_directory(tmp_path_factory):
+    """TensorFlow Datasets leaves an empty directory behind for each new builder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +163,7 @@ def test_stock_data_without_random_access_are_left_alone(prepared, tmp_path):
 
 
 def test_stock_data_of_another_format_say_so(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr("ddpm_jax.data.tfds_source._own_builder", lambda name: None)
+    monkeypatch.setattr("ddpm_jax.data.tfds_source._own_builder", lambda *args: None)
     as_stock(prepared[0], tmp_path, file_format="tfrecord")
     with pytest.raises(ValueError, match=r"must be prepared as array_record.*tfrecord"):
         open_tfds("mnist", split="test", data_dir=tmp_path)
