@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -281,4 +282,5 @@ def test_tensorflow_is_not_needed(tmp_path):
     subprocess.run(
         [sys.executable, "-c", WITHOUT_TENSORFLOW, tmp_path, tmp_path / "files"],
         check=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
