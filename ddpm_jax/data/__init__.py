@@ -6,29 +6,31 @@ random-access source, and `stream_batches` reads the same batches from it. Impor
 this package imports neither TensorFlow Datasets nor Grain: functions that need them do.
 """
 
-from ddpm_jax.data.arrays import ImageArrays
-from ddpm_jax.data.batches import batch_indices, gather, random_flip, to_float
-from ddpm_jax.data.digits import load_digits
-from ddpm_jax.data.folder import FolderSource, load_folder
-from ddpm_jax.data.sources import ImageSource, num_bytes, read_all
-from ddpm_jax.data.stream import places, stream_batches
-from ddpm_jax.data.tfds_source import TfdsSource, load_tfds, open_tfds
+import importlib
+from typing import Any
 
-__all__ = [
-    "FolderSource",
-    "ImageArrays",
-    "ImageSource",
-    "TfdsSource",
-    "batch_indices",
-    "gather",
-    "load_digits",
-    "load_folder",
-    "load_tfds",
-    "num_bytes",
-    "open_tfds",
-    "places",
-    "random_flip",
-    "read_all",
-    "stream_batches",
-    "to_float",
-]
+_HOME = {
+    "ImageArrays": "arrays",
+    "batch_indices": "batches",
+    "gather": "batches",
+    "random_flip": "batches",
+    "to_float": "batches",
+    "load_digits": "digits",
+    "FolderSource": "folder",
+    "load_folder": "folder",
+    "ImageSource": "sources",
+    "num_bytes": "sources",
+    "read_all": "sources",
+    "places": "stream",
+    "stream_batches": "stream",
+    "TfdsSource": "tfds_source",
+    "load_tfds": "tfds_source",
+    "open_tfds": "tfds_source",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
