@@ -1,10 +1,16 @@
 """What stands between a network and a sampler: limits on x_0, and guidance."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddpm_jax.diffusion.bound import Bound
-from ddpm_jax.diffusion.transitions import Clip
+from ddpm_jax.diffusion.transitions import Clip, split_output
+
+Conditional = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+Scale = float | jax.Array | Callable[[jax.Array], jax.Array]
 
 
 def clip_static(bound: float = 1.0) -> Clip:
@@ -12,5 +18,136 @@ def clip_static(bound: float = 1.0) -> Clip:
     return Bound(_clip_static, bound=float(bound))
 
 
+def clip_dynamic(percentile: float = 0.995, max_value: float | None = None) -> Clip:
+    """x_0 -> x_0 limited to an example's own range and scaled back into [-1, 1].
+
+    Saharia et al. 2022, section 2.3: with s the quantile of an example's |x_0|, but at
+    least 1, x_0 is clipped to [-s, s] and divided by s.
+
+    Args:
+        percentile: the quantile, in (0, 1], linear between the order statistics.
+        max_value: the largest s, at least 1; None leaves it open.
+
+    Raises:
+        ValueError: if they are out of range.
+    """
+    if not 0 < percentile <= 1:
+        raise ValueError(f"percentile must lie in (0, 1]; got {percentile}")
+    if max_value is not None and max_value < 1:
+        raise ValueError(f"max_value must be at least 1; got {max_value}")
+    largest = np.inf if max_value is None else float(max_value)
+    return Bound(_clip_dynamic, percentile=float(percentile), largest=largest)
+
+
+def classifier_free(
+    conditional: Conditional,
+    label: jax.Array,
+    null_label: int,
+    scale: Scale,
+    *,
+    first_step: int | None = None,
+    last_step: int | None = None,
+    rescale: float | jax.Array = 0.0,
+) -> Bound:
+    """The denoiser (x, t) -> output guided towards `label` (Ho & Salimans 2022).
+
+        (1 - scale) conditional(x, t, null_label) + scale conditional(x, t, label)
+
+    Both branches are one call with the batch twice as long. Scale 1 is the conditional
+    model and 0 the unconditional one, to the bit; the paper's w is scale - 1. Where the
+    output has twice the channels of x (learned variance), the mean half is guided and
+    the variance half is that of the conditional branch. Guidance comes before clipping,
+    which is the sampler's.
+
+    The result is a pytree whose leaves are the label, the scale, and the leaves of
+    `conditional` where that is a pytree: a new scale compiles nothing.
+
+    Args:
+        conditional: (x, t, label) -> output, label of shape (batch,).
+        label: integers, a scalar or of shape (batch,).
+        null_label: the label that means "none".
+        scale: a number, (batch,) numbers, or a function from t, of shape (batch,), to
+            either.
+        first_step, last_step: the smallest and the largest step t, as the network is
+            told it, where guidance acts; outside the model is conditional
+            (Kynkäänniemi et al. 2024). None sets no limit.
+        rescale: how far the guided output's standard deviation over an example is
+            brought back to that of the conditional one, 0 to 1 (Lin et al. 2023, 3.4).
+    """
+    if not callable(scale):
+        scale = jnp.asarray(scale, float)
+    unscaled = not isinstance(rescale, jax.Array) and rescale == 0
+    return Bound(
+        _guided,
+        conditional=conditional,
+        label=jnp.asarray(label),
+        null_label=jnp.asarray(null_label),
+        scale=scale,
+        first_step=None if first_step is None else jnp.asarray(first_step),
+        last_step=None if last_step is None else jnp.asarray(last_step),
+        rescale=None if unscaled else jnp.asarray(rescale, float),
+    )
+
+
+def _guided(
+    x: jax.Array,
+    t: jax.Array,
+    *,
+    conditional: Conditional,
+    label: jax.Array,
+    null_label: jax.Array,
+    scale: Scale,
+    first_step: jax.Array | None,
+    last_step: jax.Array | None,
+    rescale: jax.Array | None,
+) -> jax.Array:
+    batch = x.shape[:1]
+    if label.shape not in ((), batch):
+        raise ValueError(
+            f"label must be a scalar or of the batch's shape {batch}; got {label.shape}"
+        )
+    labels = [jnp.broadcast_to(each, batch) for each in (label, null_label)]
+    output = conditional(
+        jnp.concatenate([x, x]), jnp.concatenate([t, t]), jnp.concatenate(labels)
+    )
+    (with_label, variance), (without, _) = (
+        split_output(half, x) for half in jnp.split(output, 2)
+    )
+    weight = jnp.asarray(scale(t) if callable(scale) else scale)
+    if first_step is not None:
+        weight = jnp.where(t >= first_step, weight, 1.0)
+    if last_step is not None:
+        weight = jnp.where(t <= last_step, weight, 1.0)
+    weight = _per_example(weight, x)
+    guided = (1 - weight) * without + weight * with_label
+    if rescale is not None:
+        guided = _rescaled(guided, with_label, rescale)
+    if variance is None:
+        return guided
+    return jnp.concatenate([guided, variance], axis=-1)
+
+
+def _rescaled(guided: jax.Array, like: jax.Array, rescale: jax.Array) -> jax.Array:
+    axes = tuple(range(1, guided.ndim))
+    ratio = jnp.std(like, axes, keepdims=True) / jnp.std(guided, axes, keepdims=True)
+    return rescale * ratio * guided + (1 - rescale) * guided
+
+
+def _per_example(weight: jax.Array, x: jax.Array) -> jax.Array:
+    weight = weight.astype(x.dtype)
+    if weight.ndim == 0:
+        return weight
+    return weight.reshape(weight.shape + (1,) * (x.ndim - weight.ndim))
+
+
 def _clip_static(x0: jax.Array, *, bound: jax.Array) -> jax.Array:
     return jnp.clip(x0, -bound, bound)
+
+
+def _clip_dynamic(
+    x0: jax.Array, *, percentile: jax.Array, largest: jax.Array
+) -> jax.Array:
+    size = jnp.abs(x0).reshape(x0.shape[0], -1)
+    s = jnp.clip(jnp.quantile(size, percentile, axis=1), 1.0, largest)
+    s = _per_example(s, x0)
+    return jnp.clip(x0, -s, s) / s

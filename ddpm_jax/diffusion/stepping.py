@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.transitions import Predict
+from ddpm_jax.diffusion.schedules import Schedule, at
+from ddpm_jax.diffusion.transitions import Clip, Predict, Prediction, split_output
 
 Denoise = Callable[[jax.Array, jax.Array], jax.Array]  # (x, t) -> output
 
@@ -50,3 +50,26 @@ def check_prediction(schedule: Schedule, predict: Predict) -> None:
 def ask(denoise: Denoise, schedule: Schedule, x: jax.Array, i: jax.Array) -> jax.Array:
     """The network's output for x at index i: every example is told timesteps[i]."""
     return denoise(x, jnp.full(x.shape[:1], schedule.timesteps[i]))
+
+
+def read(
+    schedule: Schedule,
+    xt: jax.Array,
+    i: jax.Array,
+    output: jax.Array,
+    *,
+    predict: Predict,
+    clip: Clip | None,
+) -> Prediction:
+    """What the mean part of an output says, with x_0 limited and eps as it was said."""
+    mean_part, _ = split_output(output, xt)
+    prediction = predict(schedule, xt, i, mean_part)
+    if clip is None:
+        return prediction
+    return prediction._replace(x0=clip(prediction.x0))
+
+
+def before(table: jax.Array, first: float, i: jax.Array, like: jax.Array) -> jax.Array:
+    """table[i - 1], and `first` before index 0; to broadcast against `like`."""
+    shifted = jnp.concatenate([jnp.full(1, first, table.dtype), table[:-1]])
+    return at(shifted, i, like)

@@ -1,0 +1,181 @@
+"""Denoising diffusion implicit models (Song, Meng & Ermon 2021)."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm_jax.diffusion.bound import Bound, as_pytree
+from ddpm_jax.diffusion.guidance import clip_static
+from ddpm_jax.diffusion.noise import draw_noise
+from ddpm_jax.diffusion.schedules import Schedule, at
+from ddpm_jax.diffusion.stepping import (
+    Denoise,
+    Sampler,
+    SampleState,
+    StepInfo,
+    ask,
+    before,
+    check_prediction,
+    read,
+    start,
+)
+from ddpm_jax.diffusion.transitions import (
+    Clip,
+    Predict,
+    Prediction,
+    from_eps,
+    from_x0,
+    q_sample,
+)
+
+_CLIP = clip_static()
+
+
+def ddim(
+    *,
+    eta: float | jax.Array = 0.0,
+    rederive: bool = True,
+    predict: Predict = from_eps,
+    clip: Clip | None = _CLIP,
+) -> Sampler:
+    """DDIM: the sampler with the marginals of DDPM and a noise level of one's choice.
+
+    On a respaced schedule it takes the short chain; the last step goes to
+    alpha_bar = 1, the clean data. A learned variance is ignored.
+
+    Args:
+        eta: 0 is deterministic, 1 has the variance of ancestral sampling
+            (`fixed_small`). A number in [0, 1]; may be traced.
+        rederive: after clipping x_0, compute eps again from it, as OpenAI's code does;
+            diffusers keeps the network's eps unless asked. Without clipping, no matter.
+        predict: what the network's output is: `from_eps`, `from_x0` or `from_v`.
+        clip: limits the predicted x_0; None is the original DDIM code.
+
+    Raises:
+        ValueError: if a concrete eta lies outside [0, 1].
+    """
+    if not isinstance(eta, jax.core.Tracer):
+        if not 0 <= np.asarray(eta) <= 1:
+            raise ValueError(f"eta must lie in [0, 1]; got {eta}")
+    # A deterministic sampler draws no noise.
+    drawn = isinstance(eta, jax.core.Tracer) or bool(eta)
+    step = Bound(
+        _step,
+        eta=jnp.asarray(eta, float) if drawn else None,
+        rederive=rederive,
+        predict=predict,
+        clip=clip,
+    )
+    return Sampler(Bound(start, predict=predict), step)
+
+
+def ddim_update(
+    schedule: Schedule,
+    i: jax.Array,
+    x0: jax.Array,
+    eps: jax.Array,
+    noise: jax.Array | None = None,
+    *,
+    eta: float | jax.Array = 0.0,
+) -> jax.Array:
+    """x at index i - 1 from the x_0 and eps predicted at index i (eq. 12).
+
+        x_{i-1} = sqrt(alpha_bar_{i-1}) x_0 + sqrt(1 - alpha_bar_{i-1} - sigma^2) eps
+                  + sigma noise,    sigma = eta sqrt(beta~_i)
+
+    At i = 0 it is x_0. noise is read only if given.
+    """
+    signal = jnp.sqrt(at(schedule.alphas_cumprod_prev, i, x0))
+    sigma_prev = before(schedule.sqrt_one_minus_alphas_cumprod, 0.0, i, x0)
+    if noise is None:
+        return signal * x0 + sigma_prev * eps
+    # 1 - alpha_bar - sigma^2 cancels in float32. It is linear in eta^2, and at eta = 1
+    # it is the share of x_t's noise in the posterior mean: both ends are tables.
+    shared = at(schedule.posterior_mean_coef2, i, x0) * at(
+        schedule.sqrt_one_minus_alphas_cumprod, i, x0
+    )
+    kept = jnp.square(eta * shared) + (1 - jnp.square(eta)) * jnp.square(sigma_prev)
+    sigma = eta * jnp.sqrt(at(schedule.posterior_variance, i, x0))
+    return signal * x0 + jnp.sqrt(kept) * eps + sigma * noise
+
+
+def ddim_invert(
+    denoise: Denoise,
+    schedule: Schedule,
+    x0: jax.Array,
+    *,
+    predict: Predict = from_eps,
+    clip: Clip | None = None,
+) -> jax.Array:
+    """The latent x_T from which `ddim(clip=None)` leads back to x0 (section 4.3).
+
+    The deterministic sampler walked up the chain, each step with the eps of the point
+    that it leaves: exact in the limit of many steps. It asks the network T times, as
+    sampling does; the first time with the image itself, told the first step.
+    Compiled once for the same functions, as `sample` is.
+
+    Raises:
+        ValueError: if `predict` cannot work on the schedule.
+    """
+    check_prediction(schedule, predict)
+    return _invert(as_pytree(denoise), schedule, x0, clip, predict=predict)
+
+
+@partial(jax.jit, static_argnames="predict")
+def _invert(
+    denoise: Denoise,
+    schedule: Schedule,
+    x0: jax.Array,
+    clip: Clip | None,
+    *,
+    predict: Predict,
+) -> jax.Array:
+    def body(x: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
+        # From index i - 1 to i; the clean image counts as index 0 for the network.
+        here = jnp.maximum(i - 1, 0)
+        output = ask(denoise, schedule, x, here)
+        said = _limited(schedule, x, here, output, True, predict, clip)
+        up = q_sample(schedule, jnp.where(i == 0, x, said.x0), i, said.eps)
+        return up, None
+
+    latent, _ = jax.lax.scan(body, x0, jnp.arange(schedule.num_steps))
+    return latent
+
+
+def _limited(
+    schedule: Schedule,
+    xt: jax.Array,
+    i: jax.Array,
+    output: jax.Array,
+    rederive: bool,
+    predict: Predict,
+    clip: Clip | None,
+) -> Prediction:
+    prediction = read(schedule, xt, i, output, predict=predict, clip=clip)
+    if rederive and clip is not None:
+        return from_x0(schedule, xt, i, prediction.x0)
+    return prediction
+
+
+def _step(
+    key: jax.Array,
+    denoise: Denoise,
+    schedule: Schedule,
+    state: SampleState,
+    i: jax.Array,
+    *,
+    eta: jax.Array | None,
+    rederive: bool,
+    predict: Predict,
+    clip: Clip | None,
+) -> tuple[SampleState, StepInfo]:
+    output = ask(denoise, schedule, state.x, i)
+    said = _limited(schedule, state.x, i, output, rederive, predict, clip)
+    if eta is None:
+        x = ddim_update(schedule, i, said.x0, said.eps)
+    else:
+        noise = draw_noise(key, state.x)
+        x = ddim_update(schedule, i, said.x0, said.eps, noise, eta=eta)
+    return SampleState(x), StepInfo(said.x0)
