@@ -1,0 +1,206 @@
+"""Heun's method of Karras et al. 2022 on the discrete chain (algorithms 1 and 2).
+
+That paper integrates dy / dsigma = (y - D(y)) / sigma for y = x / alpha, D being the
+prediction of x_0 and sigma the noise scale of y. With r = sigma' / sigma < 1 the step
+of order 2 from sigma to sigma' is
+
+    y' = r y + (1 - r) (D_0 + (D_1 - D_0) / (2 r)),
+
+D_0 predicted at y and D_1 at the end of the Euler step y' = r y + (1 - r) D_0: a form
+in which nothing large cancels. Two network calls a step, and one at the last, which is
+Euler's to sigma = 0: 2 T - 1 calls. What goes in and comes out is x, not y.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.diffusion.bound import Bound
+from ddpm_jax.diffusion.noise import draw_noise
+from ddpm_jax.diffusion.schedules import Schedule, lookup
+from ddpm_jax.diffusion.stepping import (
+    Denoise,
+    Sampler,
+    SampleState,
+    StepInfo,
+    ask,
+    before,
+    read,
+    start,
+)
+from ddpm_jax.diffusion.transitions import Clip, Predict, from_eps
+
+
+def heun(
+    *,
+    churn: float = 0.0,
+    churn_range: tuple[float, float] = (0.0, math.inf),
+    churn_noise: float = 1.0,
+    trained_on: Schedule | None = None,
+    predict: Predict = from_eps,
+    clip: Clip | None = None,
+) -> Sampler:
+    """EDM's sampler of order 2, deterministic or, with churn > 0, stochastic.
+
+    Args:
+        churn: S_churn, noise added per chain: each step first raises sigma by the
+            factor 1 + min(churn / T, sqrt(2) - 1).
+        churn_range: S_tmin and S_tmax, the sigmas between which that is done.
+        churn_noise: S_noise, the scale of the noise added.
+        trained_on: read with churn alone. The raised sigma lies between the steps, and
+            the network is told the fractional step (float) at which log alpha,
+            interpolated in this schedule, reaches it: give the whole schedule of the
+            training where the chain is respaced; None interpolates in the chain.
+        predict: what the network's output is: `from_eps`, `from_x0` or `from_v`.
+        clip: limits the predicted x_0.
+
+    Raises:
+        ValueError: if churn is negative, or, at the start of sampling, if the schedule
+            has zero terminal SNR, where sigma is infinite.
+    """
+    if churn < 0:
+        raise ValueError(f"churn must not be negative; got {churn}")
+    step = Bound(
+        _step,
+        churn=float(churn) if churn > 0 else None,
+        churn_range=tuple(map(float, churn_range)),
+        churn_noise=float(churn_noise),
+        trained_on=trained_on,
+        predict=predict,
+        clip=clip,
+    )
+    return Sampler(Bound(_start, predict=predict), step)
+
+
+def heun_update(
+    denoise: Denoise,
+    schedule: Schedule,
+    xt: jax.Array,
+    i: jax.Array,
+    level: Schedule,
+    *,
+    predict: Predict = from_eps,
+    clip: Clip | None = None,
+) -> tuple[jax.Array, StepInfo]:
+    """x at index i - 1 from x_t, which stands at the single entry of `level`.
+
+    Deterministic: noise, if any, was added in reaching `level` (see `churned`). Asks
+    the network once if i = 0 and else twice, in a loop, so that it is compiled once.
+    """
+    sigma = level.sqrt_recipm1_alphas_cumprod[0]
+    sigma_next = before(schedule.sqrt_recipm1_alphas_cumprod, 0.0, i, sigma)
+    r = sigma_next / sigma
+    signal = jnp.sqrt(lookup(schedule.alphas_cumprod_prev, i))
+    kept = r * signal * level.sqrt_recip_alphas_cumprod[0]
+    end = level_at(sigma_next, schedule.timesteps[i - 1])
+    first = jnp.zeros((), jnp.int32)
+
+    def stage(k: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]):
+        x, x0, _ = carry
+        here = jax.tree.map(lambda a, b: jnp.where(k == 0, a, b), level, end)
+        output = ask(denoise, here, x, first)
+        said = read(here, x, first, output, predict=predict, clip=clip).x0
+        x0 = jnp.where(k == 0, said, x0 + (said - x0) / (2 * r))
+        return kept * xt + signal * (1 - r) * x0, x0, said
+
+    zeros = jnp.zeros_like(xt)
+    calls = jnp.where(i == 0, 1, 2)
+    x, _, said = jax.lax.fori_loop(0, calls, stage, (xt, zeros, zeros))
+    return x, StepInfo(said)
+
+
+def level_at(sigma: jax.Array, step: jax.Array) -> Schedule:
+    """A chain of one entry: the noise level sigma, told as `step`.
+
+    Only what `q_sample` and the predictions read is meaningful in it.
+    """
+    recip = jnp.sqrt(1 + jnp.square(sigma))
+    signal = 1 / recip
+    unused = jnp.full(1, jnp.nan, signal.dtype)
+    tables = dict.fromkeys([f.name for f in dataclasses.fields(Schedule)], unused)
+    tables |= {
+        "alphas_cumprod": jnp.square(signal)[None],
+        "sqrt_alphas_cumprod": signal[None],
+        "sqrt_one_minus_alphas_cumprod": (sigma * signal)[None],
+        "sqrt_recip_alphas_cumprod": recip[None],
+        "sqrt_recipm1_alphas_cumprod": sigma[None],
+        "timesteps": jnp.asarray(step)[None],
+    }
+    return Schedule(**tables)
+
+
+def churned(
+    schedule: Schedule,
+    xt: jax.Array,
+    i: jax.Array,
+    noise: jax.Array,
+    *,
+    churn: float | jax.Array,
+    churn_range: tuple[float | jax.Array, float | jax.Array] = (0.0, math.inf),
+    churn_noise: float | jax.Array = 1.0,
+    trained_on: Schedule | None = None,
+) -> tuple[jax.Array, Schedule]:
+    """x_t with noise added (algorithm 2, lines 4-6), and the level where it then is."""
+    sigma = lookup(schedule.sqrt_recipm1_alphas_cumprod, i)
+    inside = (churn_range[0] <= sigma) & (sigma <= churn_range[1])
+    most = math.sqrt(2) - 1
+    gamma = jnp.where(inside, jnp.minimum(churn / schedule.num_steps, most), 0.0)
+    raised = sigma * (1 + gamma)
+    table = schedule if trained_on is None else trained_on
+    step = jnp.interp(
+        _minus_log_alpha(raised),
+        _minus_log_alpha(table.sqrt_recipm1_alphas_cumprod),
+        table.timesteps.astype(raised.dtype),
+    )
+    level = level_at(raised, step)
+    added = sigma * jnp.sqrt(gamma * (2 + gamma)) * churn_noise
+    y = lookup(schedule.sqrt_recip_alphas_cumprod, i) * xt + added * noise
+    return level.sqrt_alphas_cumprod[0] * y, level
+
+
+def _minus_log_alpha(sigma: jax.Array) -> jax.Array:
+    return 0.5 * jnp.log1p(jnp.square(sigma))  # log(1 + small) would lose its digits
+
+
+def _start(schedule: Schedule, x: jax.Array, *, predict: Predict) -> SampleState:
+    last = schedule.alphas_cumprod[-1]
+    if not isinstance(last, jax.core.Tracer) and float(last) == 0:
+        raise ValueError(
+            "heun cannot start from zero terminal SNR, where sigma is infinite: "
+            "respace the chain to end below its last step, or use ddim; got "
+            f"alpha_bar = 0 at step {schedule.num_steps - 1}"
+        )
+    return start(schedule, x, predict=predict)
+
+
+def _step(
+    key: jax.Array,
+    denoise: Denoise,
+    schedule: Schedule,
+    state: SampleState,
+    i: jax.Array,
+    *,
+    churn: jax.Array | None,
+    churn_range: tuple[jax.Array, jax.Array],
+    churn_noise: jax.Array,
+    trained_on: Schedule | None,
+    predict: Predict,
+    clip: Clip | None,
+) -> tuple[SampleState, StepInfo]:
+    if churn is None:
+        xt, level = state.x, jax.tree.map(lambda table: table[i][None], schedule)
+    else:
+        xt, level = churned(
+            schedule,
+            state.x,
+            i,
+            draw_noise(key, state.x),
+            churn=churn,
+            churn_range=churn_range,
+            churn_noise=churn_noise,
+            trained_on=trained_on,
+        )
+    x, info = heun_update(denoise, schedule, xt, i, level, predict=predict, clip=clip)
+    return SampleState(x), info
