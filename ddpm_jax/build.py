@@ -104,7 +104,7 @@ def make_loss(config: DiffusionConfig) -> Callable:
     predict, variance = PREDICT[config.predict], VARIANCE[config.variance]
     weight = None
     if config.weight != "constant":
-        weight = WEIGHTS[config.weight](predict)
+        weight = WEIGHTS[config.weight](predict=predict)
 
     def simple(schedule, x0, xt, t, noise, output):
         return losses.simple_loss(
@@ -112,7 +112,8 @@ def make_loss(config: DiffusionConfig) -> Callable:
         )
 
     def vlb(schedule, x0, xt, t, noise, output):
-        return losses.vlb_term(
+        # T times one term: an estimate of the whole bound in bits per dimension.
+        return schedule.num_steps * losses.vlb_term(
             schedule, x0, xt, t, output, predict=predict, variance=variance
         )
 

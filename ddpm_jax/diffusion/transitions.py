@@ -89,7 +89,7 @@ def from_eps(
         at(schedule.sqrt_recip_alphas_cumprod, t, xt) * xt
         - at(schedule.sqrt_recipm1_alphas_cumprod, t, xt) * output
     )
-    return Prediction(x0, output, _v(schedule, x0, t, output))
+    return Prediction(x0, output, velocity(schedule, x0, t, output))
 
 
 def from_x0(
@@ -99,7 +99,7 @@ def from_x0(
     signal = at(schedule.sqrt_alphas_cumprod, t, xt)
     sigma = at(schedule.sqrt_one_minus_alphas_cumprod, t, xt)
     eps = (xt - signal * output) / sigma
-    return Prediction(output, eps, _v(schedule, output, t, eps))
+    return Prediction(output, eps, velocity(schedule, output, t, eps))
 
 
 def from_v(
@@ -111,6 +111,15 @@ def from_v(
     return Prediction(
         signal * xt - sigma * output, signal * output + sigma * xt, output
     )
+
+
+def velocity(
+    schedule: Schedule, x0: jax.Array, t: jax.Array, eps: jax.Array
+) -> jax.Array:
+    """v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0 (Salimans & Ho 2022)."""
+    signal = at(schedule.sqrt_alphas_cumprod, t, x0)
+    sigma = at(schedule.sqrt_one_minus_alphas_cumprod, t, x0)
+    return signal * eps - sigma * x0
 
 
 def check_signal(schedule: Schedule) -> None:
@@ -138,7 +147,7 @@ def fixed_small(
 def fixed_large(
     schedule: Schedule, t: jax.Array, values: jax.Array | None, like: jax.Array
 ) -> Variance:
-    """beta_t, optimal for x_0 ~ N(0, I); beta~_1 at t = 0, where only a decoder reads it."""
+    """beta_t, optimal for x_0 ~ N(0, I); beta~_1 at t = 0, which only decoders read."""
     del values
     log_variance = at(schedule.log_betas_clipped, t, like)
     return Variance(jnp.exp(log_variance), log_variance)
@@ -160,7 +169,7 @@ def learned(
 def learned_range(
     schedule: Schedule, t: jax.Array, values: jax.Array | None, like: jax.Array
 ) -> Variance:
-    """The network's second half v interpolates log-variances (Nichol & Dhariwal, eq. 15).
+    """The second half v interpolates log-variances (Nichol & Dhariwal 2021, eq. 15).
 
         log variance = f log beta_t + (1 - f) log beta~_t,  f = (v + 1) / 2
 
@@ -229,17 +238,11 @@ def p_mean_variance(
 
 
 def p_sample(gaussian: Gaussian, t: jax.Array, noise: jax.Array) -> jax.Array:
-    """x_{t-1} = mean + sigma noise (algorithm 2, line 4), and the mean alone at t = 0."""
+    """x_{t-1} = mean + sigma noise (algorithm 2, line 4); at t = 0 the mean alone."""
     t = jnp.asarray(t)
     drawn = (t != 0).reshape(t.shape + (1,) * (noise.ndim - t.ndim if t.ndim else 0))
     sigma = jnp.exp(0.5 * gaussian.log_variance)
     return gaussian.mean + jnp.where(drawn, sigma, 0) * noise
-
-
-def _v(schedule: Schedule, x0: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:
-    signal = at(schedule.sqrt_alphas_cumprod, t, x0)
-    sigma = at(schedule.sqrt_one_minus_alphas_cumprod, t, x0)
-    return signal * eps - sigma * x0
 
 
 def _second_half(values: jax.Array | None, like: jax.Array) -> jax.Array:

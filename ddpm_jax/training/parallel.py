@@ -152,8 +152,12 @@ def pmap_runner(train_step: Callable, abstract_state: Any) -> Runner:
         rows = jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch)
         return mapped(state, data, rows)
 
+    # The first state must lie as the later ones do, or the step is traced twice.
+    copy = jax.pmap(
+        lambda state, _: state, axis_name="data", in_axes=(None, 0), out_axes=None
+    )
     return Runner(
-        place_state=lambda state: jax.device_put(state, everywhere),
+        place_state=lambda state: copy(state, np.zeros(len(devices))),
         place_data=lambda data: jax.device_put(data, everywhere),
         update=update,
         shardings=state_shardings(mesh, abstract_state),

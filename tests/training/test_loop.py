@@ -1,0 +1,209 @@
+"""A run from outside: what it leaves, how it ends, that killing it changes nothing."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_jax import build, pipeline
+from ddpm_jax.command import read_config
+from ddpm_jax.training import checkpoints, loop
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+SMOKE = ROOT / "configs" / "smoke.py"
+
+
+def config(steps=4, **train):
+    """The smoke run, shorter still; its grids only at the end."""
+    smoke = read_config(SMOKE)
+    train = {"checkpoint_every": 2, "log_every": 1, "num_steps": steps, **train}
+    return dataclasses.replace(
+        smoke,
+        train=dataclasses.replace(smoke.train, **train),
+        sample=dataclasses.replace(smoke.sample, every=10_000, steps=2, num=4),
+    )
+
+
+def saved_leaves(workdir, step):
+    """Every array of a checkpoint, as stored."""
+    with checkpoints.open_checkpoints(workdir / "checkpoints", read_only=True) as m:
+        args = checkpoints.ocp.args
+        both = args.Composite(state=args.StandardRestore(), ema=args.StandardRestore())
+        items = m.restore(step, args=both)
+    leaves = jax.tree.leaves([items["state"], items["ema"]])
+    typed = jax.dtypes.prng_key
+    return [
+        np.asarray(
+            jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, typed) else x
+        )
+        for x in leaves
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    outcome = loop.run(config(), workdir)
+    assert outcome == (4, None)
+    return workdir
+
+
+def test_a_run_leaves_its_config_metrics_pictures_and_checkpoints(finished):
+    written = json.loads((finished / "config.json").read_text())
+    assert written["train"]["num_steps"] == 4
+    lines = [
+        json.loads(x) for x in (finished / "metrics.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    assert Image.open(finished / "samples" / "step_0000004.png").info["step"] == "4"
+    with checkpoints.open_checkpoints(finished / "checkpoints", read_only=True) as m:
+        assert sorted(m.all_steps()) == [2, 4]
+
+
+def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(finished, tmp_path):
+    loop.run(config(steps=2), tmp_path)
+    loop.run(config(), tmp_path)
+    for ours, theirs in zip(
+        saved_leaves(tmp_path, 4), saved_leaves(finished, 4), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    steps = [
+        json.loads(x)["step"]
+        for x in (tmp_path / "metrics.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert steps == [1, 2, 3, 4]
+
+
+def test_sampling_needs_no_optimiser_and_ignores_the_batch(finished):
+    model = pipeline.load(finished)
+    assert model.step == 4
+    key = jax.random.key(3)
+    whole = model.sample(key, 4, label=1, steps=5)
+    parts = [
+        list(model.sample_iter(key, 2, first=f, label=1, steps=5))[-1][1]
+        for f in (0, 2)
+    ]
+    np.testing.assert_allclose(whole, np.concatenate(parts), atol=1e-5)
+    assert np.ptp(np.asarray(whole), axis=0).max() > 0.1  # not one image four times
+
+
+def test_a_workdir_with_another_model_is_refused_and_left_alone(finished):
+    before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
+    other = config()
+    other = dataclasses.replace(
+        other, network=dataclasses.replace(other.network, channels=16)
+    )
+    with pytest.raises(ValueError, match=r"network\.channels: 16, not 8"):
+        loop.run(other, finished)
+    changed = [
+        p
+        for p in before
+        if p.read_bytes() != before[p] and "tensorboard" not in p.parts
+    ]
+    assert not changed
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
+    tmp_path, monkeypatch
+):
+    made = build.make_loss
+
+    def breaks(diffusion):
+        whole = made(diffusion)
+
+        def loss(schedule, x0, xt, t, noise, output):
+            # The network's output is exactly 0 nowhere after the weights ran away.
+            return whole(schedule, x0, xt, t, noise, output) + 0 * output.mean() ** 4
+
+        return loss
+
+    monkeypatch.setattr(build, "make_loss", breaks)
+    runaway = config(steps=8, checkpoint_every=1)
+    runaway = dataclasses.replace(
+        runaway,
+        optim=dataclasses.replace(
+            runaway.optim, learning_rate=1e18, warmup_steps=0, clip_norm=None
+        ),
+    )
+    with pytest.raises(FloatingPointError, match=r"the loss of step \d is (nan|inf)"):
+        loop.run(runaway, tmp_path)
+    with checkpoints.open_checkpoints(tmp_path / "checkpoints", read_only=True) as m:
+        good = checkpoints.latest_step(m)
+    assert good is not None
+    assert all(x.dtype for x in saved_leaves(tmp_path, good))
+
+
+def test_a_workdir_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        loop.run(config(), tmp_path / "file" / "run")
+
+
+def start(workdir, *arguments):
+    """train.py in a process of its own, as a person starts it."""
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
+    }
+    command = [sys.executable, "train.py", "--config", str(SMOKE)]
+    command += ["--workdir", str(workdir), "--train.log-every", "1"]
+    return subprocess.Popen(
+        [*command, "--sample.every", "10000", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_step(process, workdir, step):
+    metrics = workdir / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if metrics.exists() and metrics.read_text().count("\n") >= step:
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    raise TimeoutError(f"no step {step} in {metrics}")
+
+
+def test_a_killed_run_ends_as_the_uninterrupted_run(tmp_path):
+    """kill -9 at a random step, SIGTERM at another, then to the end."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    arguments = ("--train.num-steps", "300", "--train.checkpoint-every", "20")
+    process = start(whole, *arguments)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+    step = np.random.default_rng().integers(5, 120)
+    process = start(killed, *arguments)
+    wait_for_step(process, killed, step)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    process = start(killed, *arguments)
+    wait_for_step(process, killed, step + 30)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "SIGTERM: saved step" in output
+
+    process = start(killed, *arguments)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "resumed from step" in output
+    for ours, theirs in zip(
+        saved_leaves(killed, 300), saved_leaves(whole, 300), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
