@@ -101,7 +101,7 @@ def hybrid_loss(
     weight: Weight | None = None,
     vlb_weight: float | None = None,
 ) -> jax.Array:
-    """simple + vlb_weight vlb, whose gradient trains only the variance (L_hybrid, eq. 16).
+    """simple + vlb_weight vlb, which trains only the variance (L_hybrid, eq. 16).
 
     The gradient of the bound stops at the mean part, which the simple loss trains.
 

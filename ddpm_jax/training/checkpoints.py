@@ -6,6 +6,7 @@ step becomes visible only when it is complete, so a process that dies while it s
 leaves the step before as the newest one.
 """
 
+import logging
 import pathlib
 from typing import Any
 
@@ -43,11 +44,17 @@ def open_checkpoints(
         read_only=read_only,
         create=not read_only,
     )
-    return ocp.CheckpointManager(
-        pathlib.Path(directory).absolute(),
-        item_names=("state", "ema", "config"),
-        options=options,
-    )
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns that what is read-only is read-only
+    try:
+        return ocp.CheckpointManager(
+            pathlib.Path(directory).absolute(),
+            item_names=("state", "ema", "config"),
+            options=options,
+        )
+    finally:
+        logger.setLevel(level)
 
 
 def save(
