@@ -13,9 +13,9 @@ Conditional = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 Scale = float | jax.Array | Callable[[jax.Array], jax.Array]
 
 
-def clip_static(bound: float = 1.0) -> Clip:
+def clip_static(bound: float | jax.Array = 1.0) -> Clip:
     """x_0 -> x_0 limited to [-bound, bound], as every reference sampler limits it."""
-    return Bound(_clip_static, bound=float(bound))
+    return Bound(_clip_static, bound=_number(bound))
 
 
 def clip_dynamic(percentile: float = 0.995, max_value: float | None = None) -> Clip:
@@ -131,6 +131,11 @@ def _rescaled(guided: jax.Array, like: jax.Array, rescale: jax.Array) -> jax.Arr
     axes = tuple(range(1, guided.ndim))
     ratio = jnp.std(like, axes, keepdims=True) / jnp.std(guided, axes, keepdims=True)
     return rescale * ratio * guided + (1 - rescale) * guided
+
+
+def _number(value: float | jax.Array) -> float | jax.Array:
+    """A float: an integer would be part of the program."""
+    return value if isinstance(value, jax.Array) else float(value)
 
 
 def _per_example(weight: jax.Array, x: jax.Array) -> jax.Array:
