@@ -29,7 +29,8 @@ from ddpm_jax.diffusion.bound import Bound
 from ddpm_jax.diffusion.noise import fold_in
 from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.networks import UNet, presets
+from ddpm_jax.networks import UNet
+from ddpm_jax.networks.presets import IMPROVED_INIT
 
 BETAS: dict[str, Callable] = {
     "linear": schedules.linear_betas,
@@ -51,10 +52,7 @@ VARIANCE = {
     "learned": transitions.learned,
     "learned_range": transitions.learned_range,
 }
-INITIALIZERS: dict[str, dict] = {
-    "ddpm": {},
-    "improved": {k: presets._OPENAI[k] for k in ("kernel_init", "zero_init")},
-}
+INITIALIZERS: dict[str, dict] = {"ddpm": {}, "improved": IMPROVED_INIT}
 WEIGHTS: dict = {"min_snr": losses.min_snr, "p2": losses.p2}
 SAMPLERS = ("ddpm", "ddim", "dpm_solver_pp", "heun")
 

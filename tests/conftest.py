@@ -1,4 +1,4 @@
-"""How every test runs: eight virtual CPU devices, one compilation cache, no silent broadcasts."""
+"""How tests run: eight virtual devices, a compilation cache, no silent broadcasts."""
 
 import os
 

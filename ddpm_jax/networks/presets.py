@@ -9,8 +9,14 @@ import flax.linen as nn
 
 from ddpm_jax.networks.unet import UNet
 
-# What Improved DDPM and guided diffusion share. Kernels start as PyTorch's do, uniform
-# with variance 1 / (3 fan_in); the biases here start at 0.
+# How Improved DDPM starts: kernels as PyTorch's do, uniform with variance
+# 1 / (3 fan_in), and last layers at exactly 0; the biases here start at 0.
+IMPROVED_INIT: dict[str, Any] = {
+    "kernel_init": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+    "zero_init": nn.initializers.zeros,
+}
+
+# What Improved DDPM and guided diffusion share.
 _OPENAI: dict[str, Any] = {
     "norm_eps": 1e-5,
     "cos_first": True,
@@ -19,8 +25,7 @@ _OPENAI: dict[str, Any] = {
     "scale_shift": True,
     "num_heads": 4,
     "null_label": False,
-    "kernel_init": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-    "zero_init": nn.initializers.zeros,
+    **IMPROVED_INIT,
 }
 
 

@@ -38,16 +38,16 @@ def open_checkpoints(
     policies: list[Any] = [keep.LatestN(keep_latest)]
     if keep_every is not None:
         policies.append(keep.EveryNSteps(keep_every))
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=keep.AnyPreservationPolicy(policies),
-        cleanup_tmp_directories=not read_only,
-        read_only=read_only,
-        create=not read_only,
-    )
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns that what is read-only is read-only
     try:
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep.AnyPreservationPolicy(policies),
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            create=not read_only,
+        )
         return ocp.CheckpointManager(
             pathlib.Path(directory).absolute(),
             item_names=("state", "ema", "config"),

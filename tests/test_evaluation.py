@@ -1,0 +1,68 @@
+"""The likelihood of a run: independent of batches, and written where it is said."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from ddpm_jax import build, pipeline
+from ddpm_jax.command import read_config
+from ddpm_jax.evaluation import likelihood
+from ddpm_jax.training import loop
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    smoke = read_config(ROOT / "configs" / "smoke.py")
+    config = dataclasses.replace(
+        smoke,
+        diffusion=dataclasses.replace(
+            smoke.diffusion, variance="learned_range", loss="hybrid"
+        ),
+        train=dataclasses.replace(smoke.train, num_steps=2),
+        sample=dataclasses.replace(smoke.sample, num=4, steps=2),
+    )
+    workdir = tmp_path_factory.mktemp("run")
+    loop.run(config, workdir)
+    return workdir
+
+
+def test_the_bound_does_not_depend_on_the_batch(run):
+    model = pipeline.load(run)
+    data = build.load_images(model.config.data, "test")
+    data = dataclasses.replace(data, images=data.images[:19], labels=data.labels[:19])
+    a, b = (
+        likelihood.evaluate(
+            jax.random.key(0), model, model.schedule, data, batch_size=size
+        )
+        for size in (8, 16)
+    )
+    assert a.terms.shape == (19, 20)
+    np.testing.assert_allclose(a.total, b.total, rtol=1e-4)
+    np.testing.assert_allclose(a.total, a.prior + a.terms.sum(1), rtol=1e-5)
+
+
+def test_the_command_writes_what_it_says(run, capsys):
+    likelihood.main(likelihood.Options(workdir=run, num=16, steps=5))
+    out = run / "likelihood"
+    result = json.loads((out / "bits_per_dim.json").read_text())
+    terms = np.load(out / "terms.npz")
+    assert terms["terms"].shape == (16, 5)
+    np.testing.assert_allclose(result["bits_per_dim"], terms["total"].mean(), rtol=1e-5)
+    parts = result["prior"] + result["divergences"] + result["decoder"]
+    np.testing.assert_allclose(result["bits_per_dim"], parts, rtol=1e-4)
+    assert (out / "terms.png").stat().st_size > 5000
+    assert f"{result['bits_per_dim']:.4f} +-" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"--num must lie in 1\.\.299; got 300"):
+        likelihood.main(likelihood.Options(workdir=run, num=300))
+
+
+def test_the_standard_error_is_that_of_a_mean():
+    values = np.array([1.0, 3.0, 5.0, 7.0])
+    expected = np.sqrt(np.var(values, ddof=1) / 4)
+    np.testing.assert_allclose(likelihood.standard_error(values), expected)
