@@ -141,7 +141,9 @@ def _slopes(
     # Written with h / h0 rather than r0 = h0 / h: out of pure noise h0 is infinite.
     a, b, far = h / h0, h / h1, h / (h0 + h1)
     phi2 = 1 - gain / h
-    phi3 = phi2 / h - 0.5
+    # The authors' code has half of this one, and with it order 2: the divided
+    # difference of x_0 over two steps is half of its second derivative.
+    phi3 = 2 * (phi2 / h - 0.5)
     bend = phi2 * h0 / (h0 + h1) - phi3 * far
     third = jnp.where(order == 3, a * (phi2 + bend), 0.0)
     first = jnp.where(order == 2, 0.5 * gain * a, third)

@@ -16,6 +16,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddpm_jax.diffusion.bound import Bound
 from ddpm_jax.diffusion.noise import draw_noise
@@ -46,7 +47,7 @@ def heun(
 
     Args:
         churn: S_churn, noise added per chain: each step first raises sigma by the
-            factor 1 + min(churn / T, sqrt(2) - 1).
+            factor 1 + min(churn / T, sqrt(2) - 1), but not beyond the last sigma.
         churn_range: S_tmin and S_tmax, the sigmas between which that is done.
         churn_noise: S_noise, the scale of the noise added.
         trained_on: read with churn alone. The raised sigma lies between the steps, and
@@ -147,8 +148,11 @@ def churned(
     inside = (churn_range[0] <= sigma) & (sigma <= churn_range[1])
     most = math.sqrt(2) - 1
     gamma = jnp.where(inside, jnp.minimum(churn / schedule.num_steps, most), 0.0)
-    raised = sigma * (1 + gamma)
     table = schedule if trained_on is None else trained_on
+    # No network knows a sigma beyond the last.
+    highest = table.sqrt_recipm1_alphas_cumprod[-1]
+    gamma = jnp.maximum(jnp.minimum(gamma, highest / sigma - 1), 0.0)
+    raised = sigma * (1 + gamma)
     step = jnp.interp(
         _minus_log_alpha(raised),
         _minus_log_alpha(table.sqrt_recipm1_alphas_cumprod),
@@ -165,8 +169,8 @@ def _minus_log_alpha(sigma: jax.Array) -> jax.Array:
 
 
 def _start(schedule: Schedule, x: jax.Array, *, predict: Predict) -> SampleState:
-    last = schedule.alphas_cumprod[-1]
-    if not isinstance(last, jax.core.Tracer) and float(last) == 0:
+    table = schedule.alphas_cumprod
+    if not isinstance(table, jax.core.Tracer) and np.asarray(table)[-1] == 0:
         raise ValueError(
             "heun cannot start from zero terminal SNR, where sigma is infinite: "
             "respace the chain to end below its last step, or use ddim; got "

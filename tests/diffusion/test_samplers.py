@@ -1,0 +1,358 @@
+"""The laws that every sampler keeps, in closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpm_jax.diffusion import transitions
+from ddpm_jax.diffusion.dpm_solver import MultistepState
+from ddpm_jax.diffusion.guidance import clip_static
+from ddpm_jax.diffusion.samplers import (
+    Sampler,
+    ddim,
+    ddim_invert,
+    ddpm,
+    ddpm_update,
+    dpm_solver_pp,
+    heun,
+    sample,
+    sample_iter,
+    unipc,
+)
+from ddpm_jax.diffusion.schedules import (
+    linear_betas,
+    make_schedule,
+    spaced_timesteps,
+    zero_terminal_snr,
+)
+from ddpm_jax.diffusion.solver_spacing import (
+    interpolated_schedule,
+    log_snr_positions,
+)
+from ddpm_jax.diffusion.transitions import from_eps, from_v, from_x0
+
+BETAS = linear_betas(1000)
+LOG_A = np.cumsum(np.log1p(-BETAS))
+FULL = make_schedule(BETAS)
+SHORT = make_schedule(BETAS, timesteps=spaced_timesteps(1000, 10, spacing="trailing"))
+POINT = np.linspace(-0.9, 0.9, 12, dtype=np.float32).reshape(3, 4)
+
+SAMPLERS = {
+    "ddpm": ddpm,
+    "ddpm small": lambda **k: ddpm(variance=transitions.fixed_small, **k),
+    "ddim": ddim,
+    "ddim eta": lambda **k: ddim(eta=0.5, **k),
+    "1": lambda **k: dpm_solver_pp(order=1, **k),
+    "2M": dpm_solver_pp,
+    "3M": lambda **k: dpm_solver_pp(order=3, lower_order_final=False, **k),
+    "SDE 1": lambda **k: dpm_solver_pp(order=1, stochastic=True, **k),
+    "SDE 2M": lambda **k: dpm_solver_pp(stochastic=True, **k),
+    "heun": heun,
+    "churn": lambda **k: heun(churn=4.0, trained_on=FULL, **k),
+    "unipc": unipc,
+}
+OUTPUTS = {from_eps: 1, from_x0: 0, from_v: 2}
+
+
+def levels(t, x):
+    """(alpha, sigma) of the training chain at any real step."""
+    steps = jnp.arange(1000, dtype=x.dtype)
+    log_a = jnp.interp(t.astype(x.dtype), steps, jnp.asarray(LOG_A, x.dtype))
+    log_a = log_a.reshape(log_a.shape + (1,) * (x.ndim - 1))
+    return jnp.exp(0.5 * log_a), jnp.sqrt(-jnp.expm1(log_a))
+
+
+def said(predict, x0, eps, alpha, sigma):
+    return (x0, eps, alpha * eps - sigma * x0)[OUTPUTS[predict]]
+
+
+def point_model(predict):
+    def denoise(x, t):
+        alpha, sigma = levels(t, x)
+        return said(predict, POINT, (x - alpha * POINT) / sigma, alpha, sigma)
+
+    return denoise
+
+
+def normal_model(spread, predict=from_eps, bend=0.0):
+    """The exact network for data N(0, spread^2), and a disturbance."""
+
+    def denoise(x, t):
+        alpha, sigma = levels(t, x)
+        eps = sigma * x / (spread**2 * alpha**2 + sigma**2) + bend * jnp.sin(3 * x)
+        return said(predict, (x - sigma * eps) / alpha, eps, alpha, sigma)
+
+    return denoise
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_point_mass_comes_back(name):
+    denoise, sampler = point_model(from_eps), SAMPLERS[name]()
+    x0 = sample(jax.random.key(0), denoise, SHORT, (3, 4), sampler=sampler)
+    np.testing.assert_allclose(x0, POINT, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim eta", "3M", "SDE 2M", "churn", "unipc"])
+def test_every_prediction_takes_the_same_path(name):
+    key, paths = jax.random.key(1), []
+    for predict in OUTPUTS:
+        sampler = SAMPLERS[name](predict=predict, clip=None)
+        denoise = normal_model(0.5, predict, bend=0.05)
+        chain = sample_iter(key, denoise, SHORT, (2, 3), sampler=sampler, every=5)
+        paths.append([x for _, x in chain])
+    # x_0 from x_T by eps is divided by alpha = 0.006.
+    np.testing.assert_allclose(paths[0], paths[1], atol=5e-4)
+    np.testing.assert_allclose(paths[0], paths[2], atol=5e-4)
+
+
+@pytest.mark.parametrize("name", ["ddpm small", "ddim", "2M", "heun", "unipc"])
+def test_a_learned_variance_is_read_or_left_alone(name):
+    plain = normal_model(0.5)
+
+    def doubled(x, t):
+        return jnp.concatenate([plain(x, t), jnp.full_like(x, -1.0)], axis=-1)
+
+    key, shape = jax.random.key(2), (2, 2, 3)
+    x0 = sample(key, plain, SHORT, shape, sampler=SAMPLERS[name]())
+    again = sample(key, doubled, SHORT, shape, sampler=SAMPLERS[name]())
+    np.testing.assert_allclose(x0, again, atol=1e-6)
+    if name == "ddpm small":  # f = 0 is the smallest variance of the range
+        sampler = ddpm(variance=transitions.learned_range)
+        again = sample(key, doubled, SHORT, shape, sampler=sampler)
+        np.testing.assert_allclose(x0, again, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "ddim eta", "3M", "SDE 2M", "unipc"])
+def test_zero_terminal_snr(name):
+    """From pure noise a network of v walks on; every sampler reaches the point."""
+    betas = zero_terminal_snr(BETAS)
+    kept = spaced_timesteps(1000, 10, spacing="trailing")
+    schedule = make_schedule(betas, timesteps=kept)
+    alpha_bar = jnp.asarray(np.cumprod(1 - betas), jnp.float32)
+
+    def denoise(x, t):
+        a = alpha_bar[t][:, None]
+        alpha, sigma = jnp.sqrt(a), jnp.sqrt(1 - a)
+        return alpha * (x - alpha * POINT) / sigma - sigma * POINT
+
+    sampler = SAMPLERS[name](predict=from_v, clip=None)
+    x0 = sample(jax.random.key(0), denoise, schedule, (3, 4), sampler=sampler)
+    np.testing.assert_allclose(x0, POINT, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_zero_terminal_snr_is_refused_with_eps(name):
+    schedule = make_schedule(zero_terminal_snr(linear_betas(10, start=0.1, end=0.2)))
+    with pytest.raises(ValueError, match="zero terminal SNR"):
+        denoise = normal_model(0.5)
+        sample(jax.random.key(0), denoise, schedule, (1, 2), sampler=SAMPLERS[name]())
+
+
+def test_heun_refuses_zero_terminal_snr():
+    schedule = make_schedule(zero_terminal_snr(linear_betas(10, start=0.1, end=0.2)))
+    with pytest.raises(ValueError, match="heun cannot start from zero terminal SNR"):
+        heun(predict=from_v).init(schedule, jnp.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0])
+@pytest.mark.parametrize("rule", [transitions.fixed_small, transitions.fixed_large])
+def test_normal_data_have_the_law_of_algorithm_2(rule, spread):
+    """Every step of the chain, as mean and noise scale, and the variance they lead to.
+
+    With eps = sigma x / w, w = s^2 alpha_bar + 1 - alpha_bar, algorithm 2 reads
+    x' = (1 - beta / w) / sqrt(1 - beta) x + sigma z.
+    """
+    steps = jnp.arange(1000)
+    ones, zeros = jnp.ones((1000, 1)), jnp.zeros((1000, 1))
+    output = normal_model(spread)(ones, steps)
+    options = {"variance": rule, "clip": None}
+    gain = ddpm_update(FULL, ones, steps, output, zeros, **options)[0][:, 0]
+    sigma = ddpm_update(FULL, zeros, steps, zeros, ones, **options)[0][:, 0]
+
+    a = np.exp(LOG_A)
+    a_prev = np.append(1, a[:-1])
+    expected = (1 - BETAS / (spread**2 * a + 1 - a)) / np.sqrt(1 - BETAS)
+    np.testing.assert_allclose(gain, expected, rtol=2e-5)
+    variance = BETAS.copy()
+    if rule is transitions.fixed_small:
+        variance = BETAS * (1 - a_prev) / (1 - a)
+    variance[0] = 0
+    np.testing.assert_allclose(np.square(sigma), variance, rtol=2e-5)
+
+    reached = 1.0
+    for g, v in zip(expected[::-1], variance[::-1], strict=True):
+        reached = g**2 * reached + v
+    # beta_t is the right variance for N(0, I), where the chain is stationary until
+    # the last step, which adds no noise.
+    if spread == 1 and rule is transitions.fixed_large:
+        np.testing.assert_allclose(reached, 1 - BETAS[0], rtol=1e-12)
+    sampler = ddpm(**options)
+    drawn = sample(
+        jax.random.key(3), normal_model(spread), FULL, (64, 256), sampler=sampler
+    )
+    # 16,384 numbers: the standard error of a variance is 1.1 % of it.
+    np.testing.assert_allclose(np.var(drawn), reached, rtol=0.045)
+    np.testing.assert_allclose(np.mean(drawn), 0, atol=4.5 * spread / 128)
+
+
+def test_ddim_with_eta_1_is_ancestral_sampling_with_the_small_variance():
+    key, denoise = jax.random.key(4), normal_model(0.5, bend=0.05)
+    for clip in (None, clip_static()):
+        sampler = ddpm(variance=transitions.fixed_small, clip=clip)
+        expected = sample(key, denoise, FULL, (2, 8), sampler=sampler)
+        x0 = sample(key, denoise, FULL, (2, 8), sampler=ddim(eta=1.0, clip=clip))
+        np.testing.assert_allclose(x0, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("eta", "stochastic"), [(0.0, False), (1.0, True)])
+def test_dpm_solver_of_order_1_is_ddim(eta, stochastic):
+    key, denoise = jax.random.key(5), normal_model(0.5, bend=0.05)
+    sampler = dpm_solver_pp(order=1, stochastic=stochastic)
+    x0 = sample(key, denoise, SHORT, (2, 8), sampler=sampler)
+    expected = sample(key, denoise, SHORT, (2, 8), sampler=ddim(eta=eta, clip=None))
+    np.testing.assert_allclose(x0, expected, atol=1e-5)
+
+
+def test_the_stochastic_solver_of_order_2_keeps_the_marginals():
+    """Its variance nears that of the data as the steps grow more."""
+    errors = []
+    for count in (10, 40):
+        schedule = interpolated_schedule(BETAS, log_snr_positions(BETAS, count))
+        sampler = dpm_solver_pp(stochastic=True)
+        x0 = sample(
+            jax.random.key(6), normal_model(0.5), schedule, (128, 512), sampler=sampler
+        )
+        errors.append(abs(np.var(x0) / 0.25 - 1))
+    assert errors[1] < 0.03 and errors[0] > 2 * errors[1]
+
+
+def flow_error(sampler, count, primed=0):
+    """Distance at index 0 from the exact probability flow of N(0, 0.5^2) data.
+
+    x_t = x_T sqrt(w_t / w_T), w = alpha_bar / 4 + 1 - alpha_bar. With `primed`, the
+    solver is given the exact history of that many steps.
+    """
+    schedule = interpolated_schedule(
+        BETAS, log_snr_positions(BETAS, count + 1 + primed)
+    )
+    a = np.asarray(schedule.alphas_cumprod, np.float64)
+    w = a / 4 + 1 - a
+    x = np.linspace(-1, 1.5, 4)[:, None] * np.sqrt(w[-primed - 1 :] / w[-1])
+    start = jnp.asarray(x[:, :1], jnp.float32)
+    if primed:
+        data = x * np.sqrt(a[-primed - 1 :]) / 4 / w[-primed - 1 :]
+        past = tuple(jnp.asarray(d[:, None], jnp.float32) for d in data.T[1:])
+
+        def init(schedule, x):
+            return MultistepState(x, past, jnp.asarray(primed))
+
+        sampler = Sampler(init, sampler.step)
+    chain = sample_iter(
+        jax.random.key(0),
+        normal_model(0.5),
+        schedule,
+        (4, 1),
+        sampler=sampler,
+        x_init=start,
+        start_index=count,
+        every=count,
+    )
+    index, reached = next(chain)
+    assert index == 1
+    exact = x[:, :1] * np.sqrt(w[0] / w[-primed - 1])
+    return np.abs(np.asarray(reached) - exact).max()
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "primed"),
+    # A multistep solver begins with a step of order 1, whose single error of order h^2
+    # bounds 3M; with the history that it would have had, the order is its own.
+    [("ddim", 1, 0), ("2M", 2, 0), ("3M", 3, 2), ("heun", 2, 0), ("unipc", 3, 0)],
+)
+def test_order_of_convergence(name, order, primed):
+    sampler = SAMPLERS[name](clip=None)
+    errors = [flow_error(sampler, count, primed) for count in (30, 60)]
+    measured = np.log2(errors[0] / errors[1])
+    assert order - 0.25 < measured < order + 0.9, (errors, measured)
+
+
+def test_inversion_and_ddim_return_the_image():
+    image = jnp.asarray(np.linspace(-1, 1, 16).reshape(2, 8), jnp.float32)
+    denoise, errors = normal_model(0.5, bend=0.05), []
+    for count in (10, 20, 50, 100):
+        kept = spaced_timesteps(1000, count, spacing="ddim")
+        schedule = make_schedule(BETAS, timesteps=kept)
+        latent = ddim_invert(denoise, schedule, image)
+        x0 = sample(
+            jax.random.key(0),
+            denoise,
+            schedule,
+            image.shape,
+            sampler=ddim(clip=None),
+            x_init=latent,
+        )
+        errors.append(np.sqrt(np.mean(np.square(x0 - image))))
+    assert np.all(np.diff(errors) < 0) and errors[-1] < errors[0] / 7, errors
+
+
+def test_inversion_of_a_point_mass_is_exact():
+    """There eps is constant along the flow, whatever the steps."""
+    eps = np.linspace(-2, 2, 12).reshape(3, 4)
+
+    def denoise(x, t):
+        return jnp.asarray(eps, x.dtype)
+
+    latent = ddim_invert(denoise, SHORT, POINT)
+    expected = transitions.q_sample(SHORT, POINT, jnp.asarray(9), eps)
+    np.testing.assert_allclose(latent, expected, atol=1e-5)
+
+
+def test_heun_asks_twice_a_step_and_is_told_real_steps_between():
+    schedule = make_schedule(BETAS, timesteps=np.array([0, 300, 600, 999]))
+    asked = []
+
+    def denoise(x, t):
+        asked.append(np.asarray(t)[0])
+        return point_model(from_eps)(x, t)
+
+    with jax.disable_jit():
+        for sampler in (heun(), heun(churn=0.4, trained_on=FULL)):
+            state = sampler.init(schedule, jnp.ones((3, 4)))
+            for i in (3, 2, 1, 0):
+                key = jax.random.key(0)
+                state, _ = sampler.step(key, denoise, schedule, state, jnp.asarray(i))
+    assert asked[:7] == [999, 600, 600, 300, 300, 0, 0] and asked[0].dtype == np.int32
+    churned, reached = asked[7::2], asked[8::2]
+    assert reached == [600, 300, 0]
+    # sigma is raised by a tenth; the step told is where the training chain has it.
+    assert churned[0] == 999
+    for told, step in zip(churned[1:], (600, 300, 0), strict=True):
+        alpha_bar = np.exp(np.interp(told, np.arange(1000), LOG_A))
+        reference = np.exp(LOG_A[step])
+        ratio = (1 / alpha_bar - 1) / (1 / reference - 1)
+        np.testing.assert_allclose(np.sqrt(ratio), 1.1, rtol=1e-4)
+
+
+def test_churn_stays_within_its_range():
+    key, denoise = jax.random.key(7), normal_model(0.5)
+    outside = heun(churn=4.0, churn_range=(200.0, 300.0))
+    x0 = sample(key, denoise, SHORT, (2, 3), sampler=outside)
+    expected = sample(key, denoise, SHORT, (2, 3), sampler=heun())
+    np.testing.assert_allclose(x0, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ddim(eta=1.5), r"eta must lie in \[0, 1\]; got 1.5"),
+        (lambda: ddim(eta=-0.1), "eta must lie"),
+        (lambda: ddim(eta=float("nan")), "eta must lie"),
+        (lambda: dpm_solver_pp(order=4), r"order of DPM-Solver\+\+ must lie in 1..3"),
+        (lambda: dpm_solver_pp(order=3, stochastic=True), "stochastic .* 1..2; got 3"),
+        (lambda: heun(churn=-1.0), "churn must not be negative"),
+    ],
+)
+def test_what_a_sampler_refuses(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
