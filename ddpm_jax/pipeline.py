@@ -2,12 +2,14 @@
 
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from ddpm_jax import build
 from ddpm_jax.config import Config, from_dict
@@ -46,6 +48,7 @@ class Model:
         spacing: str = "uniform",
         label: int | jax.Array | None = None,
         guidance: float | jax.Array | None = None,
+        progress: bool | None = None,
     ) -> jax.Array:
         """`num` images (num, h, w, c) in [-1, 1]. Consumes `key`.
 
@@ -60,14 +63,28 @@ class Model:
             label: of every image, or (num,) one each; None draws without labels.
             guidance: scale of classifier-free guidance; None (or 1) is the conditional
                 model, larger follows the label more closely.
+            progress: show a bar; None shows one after the first second, where somebody
+                looks (a terminal, a notebook). There is none under jit.
 
         Raises:
             ValueError: if the model has no labels and one is given, a label is out of
                 range, or steps is larger than the schedule has.
         """
         arguments = self._arguments(sampler, steps, spacing, num, label, guidance)
+        denoise, schedule, shape, sampler = arguments
         keys = build.image_keys(key, 0, num)
-        return samplers.sample(keys, *arguments[:-1], sampler=arguments[-1])
+        if progress is None:
+            progress = sys.stderr.isatty() or "ipykernel" in sys.modules
+        if not progress or _is_traced((keys, denoise, schedule)):
+            return samplers.sample(keys, denoise, schedule, shape, sampler=sampler)
+        every = max(1, schedule.num_steps // 50)
+        with tqdm(total=schedule.num_steps, unit="step", delay=1, leave=False) as bar:
+            for i, x in samplers.sample_iter(
+                keys, denoise, schedule, shape, sampler=sampler, every=every
+            ):
+                x.block_until_ready()
+                bar.update(schedule.num_steps - i - bar.n)
+        return x
 
     def sample_iter(
         self,
@@ -166,6 +183,10 @@ def load(path: pathlib.Path | str, *, step: int | None = None) -> Model:
         network=network,
         step=chosen,
     )
+
+
+def _is_traced(tree: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def checked_label(

@@ -1,0 +1,76 @@
+"""A loaded model is a value: jit, vmap and the progress bar leave it as it is."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+import ddpm_jax
+from ddpm_jax.command import read_config
+from ddpm_jax.diffusion import sampling
+from ddpm_jax.diffusion.samplers import ddim, heun
+from ddpm_jax.training import loop
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    smoke = read_config(ROOT / "configs" / "smoke.py")
+    config = dataclasses.replace(
+        smoke,
+        train=dataclasses.replace(smoke.train, num_steps=2),
+        sample=dataclasses.replace(smoke.sample, num=4, steps=2),
+    )
+    workdir = tmp_path_factory.mktemp("run")
+    loop.run(config, workdir)
+    return ddpm_jax.load(workdir)
+
+
+def test_it_says_what_it_is(model):
+    assert "8x8x1, 10 classes, 45,321 parameters, 2 updates" in repr(model)
+
+
+def test_it_is_a_pytree_that_jit_and_vmap_take(model):
+    def draw(model, key, label):
+        return model.sample(key, 2, steps=3, label=label, guidance=1.5)
+
+    key = jax.random.key(0)
+    plain = draw(model, key, 4)
+    np.testing.assert_allclose(jax.jit(draw)(model, key, 4), plain, atol=1e-5)
+    keys, labels = jax.random.split(key, 3), np.array([1, 2, 3])
+    many = jax.vmap(draw, in_axes=(None, 0, 0))(model, keys, labels)
+    np.testing.assert_allclose(many[2], draw(model, keys[2], 3), atol=1e-5)
+
+
+def test_the_bar_changes_nothing(model):
+    key = jax.random.key(1)
+    quiet = model.sample(key, 2, label=1, progress=False)
+    np.testing.assert_array_equal(model.sample(key, 2, label=1, progress=True), quiet)
+
+
+@pytest.mark.parametrize("make", [ddim, heun])
+def test_two_samplers_of_the_same_kind_are_one_program(model, make):
+    key = jax.random.key(2)
+    model.sample(key, 2, sampler=make(), steps=4, label=1)
+    before = sampling._walk._cache_size()
+    model.sample(key, 2, sampler=make(), steps=4, label=2)
+    assert sampling._walk._cache_size() == before
+
+
+def test_denoise_is_the_network(model):
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
+    output = model.denoise(x, np.array([3, 4]), np.array([0, 1]))
+    expected = model.network.apply(
+        {"params": model.params}, x, np.array([3, 4]), np.array([0, 1])
+    )
+    np.testing.assert_array_equal(output, expected)
+
+
+def test_guidance_one_is_the_conditional_model(model):
+    key = jax.random.key(3)
+    plain = model.sample(key, 2, steps=4, label=5)
+    guided = model.sample(key, 2, steps=4, label=5, guidance=1.0)
+    np.testing.assert_allclose(guided, plain, atol=1e-5)
