@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from ddpm_jax.diffusion import transitions
-from ddpm_jax.diffusion.dpm_solver import MultistepState
 from ddpm_jax.diffusion.guidance import clip_static
 from ddpm_jax.diffusion.samplers import (
-    Sampler,
     ddim,
     ddim_invert,
     ddpm,
@@ -227,54 +225,41 @@ def test_the_stochastic_solver_of_order_2_keeps_the_marginals():
     assert errors[1] < 0.03 and errors[0] > 2 * errors[1]
 
 
-def flow_error(sampler, count, primed=0):
+def flow_error(sampler, count):
     """Distance at index 0 from the exact probability flow of N(0, 0.5^2) data.
 
-    x_t = x_T sqrt(w_t / w_T), w = alpha_bar / 4 + 1 - alpha_bar. With `primed`, the
-    solver is given the exact history of that many steps.
+    x_t = x_T sqrt(w_t / w_T), w = alpha_bar / 4 + 1 - alpha_bar.
     """
-    schedule = interpolated_schedule(
-        BETAS, log_snr_positions(BETAS, count + 1 + primed)
-    )
-    a = np.asarray(schedule.alphas_cumprod, np.float64)
-    w = a / 4 + 1 - a
-    x = np.linspace(-1, 1.5, 4)[:, None] * np.sqrt(w[-primed - 1 :] / w[-1])
-    start = jnp.asarray(x[:, :1], jnp.float32)
-    if primed:
-        data = x * np.sqrt(a[-primed - 1 :]) / 4 / w[-primed - 1 :]
-        past = tuple(jnp.asarray(d[:, None], jnp.float32) for d in data.T[1:])
-
-        def init(schedule, x):
-            return MultistepState(x, past, jnp.asarray(primed))
-
-        sampler = Sampler(init, sampler.step)
+    schedule = interpolated_schedule(BETAS, log_snr_positions(BETAS, count + 1))
+    start = np.linspace(-1, 1.5, 4)[:, None]
     chain = sample_iter(
         jax.random.key(0),
         normal_model(0.5),
         schedule,
         (4, 1),
         sampler=sampler,
-        x_init=start,
-        start_index=count,
+        x_init=jnp.asarray(start, jnp.float32),
         every=count,
     )
     index, reached = next(chain)
     assert index == 1
-    exact = x[:, :1] * np.sqrt(w[0] / w[-primed - 1])
+    first, last = np.exp(LOG_A[[0, -1]])
+    exact = start * np.sqrt((1 - 0.75 * first) / (1 - 0.75 * last))
     return np.abs(np.asarray(reached) - exact).max()
 
 
 @pytest.mark.parametrize(
-    ("name", "order", "primed"),
-    # A multistep solver begins with a step of order 1, whose single error of order h^2
-    # bounds 3M; with the history that it would have had, the order is its own.
-    [("ddim", 1, 0), ("2M", 2, 0), ("3M", 3, 2), ("heun", 2, 0), ("unipc", 3, 0)],
+    ("name", "order"),
+    # The corrector gives UniPC one order more than its name has; 3M, as the published
+    # code writes it, shows 2 here.
+    [("ddim", 1), ("2M", 2), ("3M", 3), ("heun", 2), ("unipc", 3)],
 )
-def test_order_of_convergence(name, order, primed):
+def test_order_of_convergence(name, order):
     sampler = SAMPLERS[name](clip=None)
-    errors = [flow_error(sampler, count, primed) for count in (30, 60)]
+    errors = [flow_error(sampler, count) for count in (30, 60)]
     measured = np.log2(errors[0] / errors[1])
-    assert order - 0.25 < measured < order + 0.9, (errors, measured)
+    # On this flow 3M has an error term less than in general.
+    assert order - 0.25 < measured < order + (1.25 if name == "3M" else 0.25)
 
 
 def test_inversion_and_ddim_return_the_image():
@@ -313,15 +298,13 @@ def test_heun_asks_twice_a_step_and_is_told_real_steps_between():
     asked = []
 
     def denoise(x, t):
-        asked.append(np.asarray(t)[0])
+        jax.debug.callback(lambda t: asked.append(t[0]), t, ordered=True)
         return point_model(from_eps)(x, t)
 
-    with jax.disable_jit():
-        for sampler in (heun(), heun(churn=0.4, trained_on=FULL)):
-            state = sampler.init(schedule, jnp.ones((3, 4)))
-            for i in (3, 2, 1, 0):
-                key = jax.random.key(0)
-                state, _ = sampler.step(key, denoise, schedule, state, jnp.asarray(i))
+    for sampler in (heun(), heun(churn=0.4, trained_on=FULL)):
+        x0 = sample(jax.random.key(0), denoise, schedule, (3, 4), sampler=sampler)
+        x0.block_until_ready()
+    jax.effects_barrier()
     assert asked[:7] == [999, 600, 600, 300, 300, 0, 0] and asked[0].dtype == np.int32
     churned, reached = asked[7::2], asked[8::2]
     assert reached == [600, 300, 0]
