@@ -73,32 +73,37 @@ def ddim(
 
 def ddim_update(
     schedule: Schedule,
+    xt: jax.Array,
     i: jax.Array,
-    x0: jax.Array,
-    eps: jax.Array,
+    output: jax.Array,
     noise: jax.Array | None = None,
     *,
     eta: float | jax.Array = 0.0,
-) -> jax.Array:
-    """x at index i - 1 from the x_0 and eps predicted at index i (eq. 12).
+    rederive: bool = True,
+    predict: Predict = from_eps,
+    clip: Clip | None = _CLIP,
+) -> tuple[jax.Array, StepInfo]:
+    """x at index i - 1 from the output at (x_t, index i) (eq. 12).
 
         x_{i-1} = sqrt(alpha_bar_{i-1}) x_0 + sqrt(1 - alpha_bar_{i-1} - sigma^2) eps
                   + sigma noise,    sigma = eta sqrt(beta~_i)
 
-    At i = 0 it is x_0. noise is read only if given.
+    At i = 0 it is x_0. Without a noise, eta is 0.
     """
-    signal = jnp.sqrt(at(schedule.alphas_cumprod_prev, i, x0))
-    sigma_prev = before(schedule.sqrt_one_minus_alphas_cumprod, 0.0, i, x0)
+    said = _limited(schedule, xt, i, output, rederive, predict, clip)
+    signal = jnp.sqrt(at(schedule.alphas_cumprod_prev, i, xt))
+    sigma_prev = before(schedule.sqrt_one_minus_alphas_cumprod, 0.0, i, xt)
     if noise is None:
-        return signal * x0 + sigma_prev * eps
+        return signal * said.x0 + sigma_prev * said.eps, StepInfo(said.x0)
     # 1 - alpha_bar - sigma^2 cancels in float32. It is linear in eta^2, and at eta = 1
     # it is the share of x_t's noise in the posterior mean: both ends are tables.
-    shared = at(schedule.posterior_mean_coef2, i, x0) * at(
-        schedule.sqrt_one_minus_alphas_cumprod, i, x0
+    shared = at(schedule.posterior_mean_coef2, i, xt) * at(
+        schedule.sqrt_one_minus_alphas_cumprod, i, xt
     )
     kept = jnp.square(eta * shared) + (1 - jnp.square(eta)) * jnp.square(sigma_prev)
-    sigma = eta * jnp.sqrt(at(schedule.posterior_variance, i, x0))
-    return signal * x0 + jnp.sqrt(kept) * eps + sigma * noise
+    sigma = eta * jnp.sqrt(at(schedule.posterior_variance, i, xt))
+    x = signal * said.x0 + jnp.sqrt(kept) * said.eps + sigma * noise
+    return x, StepInfo(said.x0)
 
 
 def ddim_invert(
@@ -172,10 +177,15 @@ def _step(
     clip: Clip | None,
 ) -> tuple[SampleState, StepInfo]:
     output = ask(denoise, schedule, state.x, i)
-    said = _limited(schedule, state.x, i, output, rederive, predict, clip)
-    if eta is None:
-        x = ddim_update(schedule, i, said.x0, said.eps)
-    else:
-        noise = draw_noise(key, state.x)
-        x = ddim_update(schedule, i, said.x0, said.eps, noise, eta=eta)
-    return SampleState(x), StepInfo(said.x0)
+    x, info = ddim_update(
+        schedule,
+        state.x,
+        i,
+        output,
+        None if eta is None else draw_noise(key, state.x),
+        eta=0.0 if eta is None else eta,
+        rederive=rederive,
+        predict=predict,
+        clip=clip,
+    )
+    return SampleState(x), info

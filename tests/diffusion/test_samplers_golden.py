@@ -99,12 +99,15 @@ def ancestral(rule):
     return update
 
 
-def implicit(schedule, x, i, output, noise, eta, clip, rederive):
-    said = transitions.from_eps(schedule, x, i, output)
-    x0 = jnp.where(clip, jnp.clip(said.x0, -1, 1), said.x0)
-    again = transitions.from_x0(schedule, x, i, x0).eps
-    eps = jnp.where(clip & rederive, again, said.eps)
-    return ddim_update(schedule, i, x0, eps, noise, eta=eta)
+@cache
+def implicit(rederive):
+    def update(schedule, x, i, output, noise, eta, clip):
+        clip = guidance.clip_static(jnp.where(clip, 1.0, jnp.inf))
+        return ddim_update(
+            schedule, x, i, output, noise, eta=eta, rederive=rederive, clip=clip
+        )[0]
+
+    return update
 
 
 RULES = {
@@ -153,7 +156,7 @@ def test_ancestral_sampling_on_a_respaced_chain(case, betas, rule):
 @pytest.mark.parametrize("count", [10, 50])
 def test_ddim_is_that_of_guided_diffusion(count, eta, clip):
     schedule = respaced(count, "ddim")
-    states = walk(implicit, EPS, schedule, eta=eta, clip=clip == 1, rederive=True)
+    states = walk(implicit(True), EPS, schedule, eta=eta, clip=clip == 1)
     expected = GOLDEN[f"ddim/guided/ddim{count}/eta{eta}/clip{clip}"]
     np.testing.assert_allclose(states[KEPT[count]], expected, **LOOP)
     if eta == 0:
@@ -168,7 +171,7 @@ def test_ddim_is_that_of_its_authors(spacing, eta):
     # Their quadratic 50 visits step 0 twice; the second visit moves nothing, and a
     # chain has no step twice.
     schedule = make_schedule(BETAS, timesteps=np.unique(seq))
-    states = walk(implicit, EPS, schedule, eta=eta, clip=False, rederive=True)
+    states = walk(implicit(True), EPS, schedule, eta=eta, clip=False)
     kept = KEPT[len(seq)]
     if spacing == "quad50":
         kept = np.array([0, 9, 24, 47, 48])
@@ -197,9 +200,7 @@ def test_ddim_is_that_of_diffusers(case, eta, clip, rederive):
     schedule = respaced(count, spacing)
     shown = GOLDEN[f"ddim/diffusers/{case}/timesteps"]
     np.testing.assert_array_equal(schedule.timesteps[::-1], shown)
-    states = walk(
-        implicit, EPS, schedule, eta=eta, clip=clip == 1, rederive=rederive == 1
-    )
+    states = walk(implicit(rederive == 1), EPS, schedule, eta=eta, clip=clip == 1)
     name = f"ddim/diffusers/{case}/eta{eta}/clip{clip}_rederive{rederive}/f32_final"
     np.testing.assert_allclose(states[-1], GOLDEN[name], **FLOAT32)
 
