@@ -124,8 +124,8 @@ def velocity(
 
 def check_signal(schedule: Schedule) -> None:
     """Raises ValueError if a concrete schedule ends without signal (zero SNR)."""
-    last = schedule.alphas_cumprod[-1]
-    if not isinstance(last, jax.core.Tracer) and np.asarray(last) == 0:
+    table = schedule.alphas_cumprod
+    if not isinstance(table, jax.core.Tracer) and np.asarray(table)[-1] == 0:
         raise ValueError(
             "a network that predicts eps cannot start from zero terminal SNR, where "
             "eps says nothing of x_0: predict v or x0; got alpha_bar = 0 at step "
