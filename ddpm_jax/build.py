@@ -158,9 +158,9 @@ def make_sampler(config: DiffusionConfig, name: str, *, eta: float = 0.0) -> Sam
         return samplers.ddpm(variance=VARIANCE[config.variance], **common)
     if name == "ddim":
         return samplers.ddim(eta=eta, **common)
-    return {"dpm_solver_pp": samplers.dpm_solver_pp, "heun": samplers.heun}[name](
-        **common
-    )
+    if name == "dpm_solver_pp":
+        return samplers.dpm_solver_pp(**common)
+    return samplers.heun(**common)
 
 
 def denoiser(network: UNet, params: Any, label: jax.Array | None = None) -> Bound:

@@ -71,7 +71,7 @@ def one_line_errors() -> Iterator[None]:
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs in ~/.cache/ddpm_jax, unless JAX was told otherwise."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         directory = str(pathlib.Path(home) / "ddpm_jax")
         jax.config.update("jax_compilation_cache_dir", directory)

@@ -36,7 +36,7 @@ class Model:
         self, x: jax.Array, t: jax.Array, label: jax.Array | None = None
     ) -> jax.Array:
         """The network's output for (x_t, t); labels as `networks.UNet` takes them."""
-        return self.network.apply({"params": self.params}, x, t, label)
+        return build.conditional(self.network, self.params)(x, t, label)
 
     def sample(
         self,
@@ -129,14 +129,19 @@ class Model:
         label = checked_label(label, classes, num)
         if guidance is None:
             return build.denoiser(self.network, self.params, label)
-        if label is None:
+        if label is None or classes is None:
             raise ValueError(
                 "guidance strengthens a label: it needs a class-conditional model and "
                 f"a label; got guidance={guidance} without a label"
             )
+        if not self.config.diffusion.label_dropout:
+            raise ValueError(
+                "guidance needs a model that has learned to do without a label: one "
+                "trained with diffusion.label_dropout > 0; got 0"
+            )
         conditional = build.conditional(self.network, self.params)
-        null = jnp.full((num,), classes, jnp.int32)
-        return classifier_free(conditional, label, null, jnp.asarray(guidance, float))
+        scale = jnp.asarray(guidance, float)
+        return classifier_free(conditional, label, classes, scale)
 
     def __repr__(self) -> str:
         """One line for each thing a person asks first."""

@@ -70,7 +70,9 @@ def imported(tree):
 
 
 @pytest.mark.parametrize(
-    ("parts", "tree"), modules(), ids=lambda x: "/".join(x) if type(x) is tuple else ""
+    ("parts", "tree"),
+    list(modules()),
+    ids=lambda x: "/".join(x) if type(x) is tuple else "",
 )
 def test_imports_run_one_way(parts, tree):
     here = parts[0]

@@ -54,7 +54,7 @@ def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 
 
 def gather(
-    images: jax.Array, labels: jax.Array | None, index: jax.Array
+    images: jax.Array, labels: jax.Array | None, index: jax.Array | np.ndarray
 ) -> tuple[jax.Array, jax.Array | None]:
     """The images (b, h, w, c) and labels (b,) at `index` (b,); no labels give None."""
     return images[index], None if labels is None else labels[index]

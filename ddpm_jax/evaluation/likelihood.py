@@ -87,7 +87,7 @@ def evaluate(
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
-def standard_error(values: np.ndarray) -> float:
+def standard_error(values: np.ndarray | jax.Array) -> float:
     """Of the mean of independent values; NaN for a single one."""
     return float(np.std(values, ddof=1) / np.sqrt(len(values)))
 

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ddpm_jax.data.batches import gather
 from ddpm_jax.training.state import TrainState
-from ddpm_jax.training.step import Batch, Metrics
+from ddpm_jax.training.step import Array, Batch, Metrics
 
 BATCH_AXES = ("data", "fsdp")  # the batch is divided over both axes of the mesh
 SPLIT_SIZE = 2**16  # leaves with fewer elements stay whole under fsdp
@@ -30,8 +30,8 @@ class Resident(NamedTuple):
 class Chosen(NamedTuple):
     """The examples of one update, named by their index in the resident set."""
 
-    index: np.ndarray  # (b,) int32
-    place: np.ndarray  # (b,) int32
+    example: Array  # (b,) int32
+    place: Array  # (b,) int32
 
 
 class Runner(NamedTuple):
@@ -98,7 +98,7 @@ def fetch(data: Resident | None, batch: Chosen | Batch) -> Batch:
         return batch
     if data is None:
         raise ValueError("a batch of indices needs a resident data set; got None")
-    return Batch(*gather(data.images, data.labels, batch.index), batch.place)
+    return Batch(*gather(data.images, data.labels, batch.example), batch.place)
 
 
 def jit_runner(train_step: Callable, mesh: Mesh, abstract_state: Any) -> Runner:

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 
 class Asked:
@@ -15,12 +16,12 @@ class Asked:
 def stop_signals() -> Iterator[Asked]:
     """While open, the first SIGINT or SIGTERM is noted; a second one acts as usual."""
     asked = Asked()
-    before: dict[int, object] = {}
+    before: dict[signal.Signals, Any] = {}
 
     def note(number, frame):
         asked.by = signal.Signals(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for known, handler in before.items():
+            signal.signal(known, handler)
 
     for each in (signal.SIGINT, signal.SIGTERM):
         before[each] = signal.getsignal(each)

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """A pytree; a checkpoint is this and nothing else."""
 
     step: jax.Array  # () int32, updates done so far

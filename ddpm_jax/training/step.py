@@ -6,10 +6,11 @@ gradient on one device or many, whole or in micro-batches, under jit or pmap.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ddpm_jax.data.batches import random_flip, to_float
@@ -21,12 +22,15 @@ from ddpm_jax.training.state import TrainState
 Metrics = dict[str, jax.Array]
 
 
+Array = jax.Array | np.ndarray
+
+
 class Batch(NamedTuple):
     """Examples of one update, before augmentation."""
 
-    image: jax.Array  # (b, h, w, c) uint8
-    label: jax.Array | None  # (b,) int32
-    place: jax.Array  # (b,) int32, place in the global batch
+    image: Array  # (b, h, w, c) uint8
+    label: Array | None  # (b,) int32
+    place: Array  # (b,) int32, place in the global batch
 
 
 class ExampleKeys(NamedTuple):
@@ -39,12 +43,12 @@ class ExampleKeys(NamedTuple):
     label: jax.Array
 
 
-Apply = Callable[..., jax.Array]  # flax.linen.Module.apply of the network
+Apply = Callable[..., Any]  # flax.linen.Module.apply of the network
 # (schedule, x0, xt, t, noise, output) -> per-example loss, shape (b,)
 Loss = Callable[..., jax.Array]
 
 
-def example_keys(key: jax.Array, place: jax.Array) -> ExampleKeys:
+def example_keys(key: jax.Array, place: Array) -> ExampleKeys:
     """The keys of the examples at these places of the global batch. Consumes `key`."""
     own = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, place)
     split = jax.vmap(lambda k: jax.random.split(k, len(ExampleKeys._fields)))(own)
@@ -83,11 +87,12 @@ def make_train_step(
     """
 
     def per_example_loss(params, batch: Batch, keys: ExampleKeys, t):
-        image = random_flip(keys.flip, batch.image) if flip else batch.image
+        image = jnp.asarray(batch.image)
+        image = random_flip(keys.flip, image) if flip else image
         x0 = to_float(image)
         noise = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(keys.noise)
         label = batch.label
-        if label is not None and label_dropout:
+        if label is not None and null_label is not None and label_dropout:
             hidden = jax.vmap(lambda k: jax.random.bernoulli(k, label_dropout))
             label = jnp.where(hidden(keys.label), null_label, label)
         xt = q_sample(schedule, x0, t, noise)

@@ -397,7 +397,7 @@ def test_the_divergences_of_gaussian_data_are_exact(schedule):
 def test_the_bound_of_the_exact_reverse_chain_is_the_likelihood():
     """With the exact reverse law the bound is tight: bits/dim = -log2 p(x_0).
 
-    For Gaussian data the reverse law is Gaussian, its mean the posterior's at E[x_0|x_t]
+    For Gaussian data the reverse law is Gaussian, with the posterior mean at E[x_0|x_t]
     and variance beta~ + coef1^2 Var(x_0 | x_t). The decoder of a wide Gaussian and bins
     of 2/255 is the density times 2/255.
     """
