@@ -140,15 +140,14 @@ class UNet(nn.Module):
 
         for level, width in reversed(list(enumerate(widths))):
             for i in range(self.num_blocks + 1):
-                h = block(
-                    jnp.concatenate([h, skips.pop()], -1), width, f"up_{level}", i
-                )
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = block(h, width, f"up_{level}", i)
             if level > 0:
                 name = f"up_{level}_upsample"
                 if self.resblock_updown:
                     h = residual(h, width, name, nearest_upsample)
                 else:
-                    h = self._upsample(name)(h)
+                    h = Upsample(self.dtype, self.kernel_init, name=name)(h)
 
         return self._output(h)
 
@@ -233,9 +232,6 @@ class UNet(nn.Module):
         return Downsample(
             self.downsample_padding, self.dtype, self.kernel_init, name=name
         )
-
-    def _upsample(self, name: str) -> Upsample:
-        return Upsample(self.dtype, self.kernel_init, name=name)
 
     def _conv(self, features: int, name: str) -> nn.Conv:
         return nn.Conv(
