@@ -7,16 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax import data  # its names are imported when they are used
 from ddpm_jax.config import Config, DataConfig, DiffusionConfig, ScheduleConfig
-from ddpm_jax.data import (
-    FolderSource,
-    ImageArrays,
-    ImageSource,
-    load_digits,
-    load_folder,
-    load_tfds,
-    open_tfds,
-)
 from ddpm_jax.diffusion import (
     guidance,
     losses,
@@ -178,22 +170,24 @@ def image_keys(key: jax.Array, first: int, count: int) -> jax.Array:
     return jax.vmap(lambda i: fold_in(key, i))(jnp.arange(first, first + count))
 
 
-def load_images(config: DataConfig, split: str) -> ImageArrays:
+def load_images(config: DataConfig, split: str) -> "data.ImageArrays":
     """A split as arrays in memory.
 
     Raises:
         ValueError, OSError, ImportError: what the source raises; it names the thing.
     """
     if config.source == "digits":
-        return load_digits(split)
+        return data.load_digits(split)
     if config.source == "folder":
-        return load_folder(config.path, **_image_kind(config), channels=config.channels)
-    return load_tfds(
+        return data.load_folder(
+            config.path, **_image_kind(config), channels=config.channels
+        )
+    return data.load_tfds(
         config.name, split=split, data_dir=config.path, **_image_kind(config)
     )
 
 
-def open_images(config: DataConfig, split: str) -> ImageSource:
+def open_images(config: DataConfig, split: str) -> "data.ImageSource":
     """A split as a random-access source, to stream from. Errors as `load_images`."""
     if config.source == "digits":
         raise ValueError(
@@ -201,10 +195,10 @@ def open_images(config: DataConfig, split: str) -> ImageSource:
             "data.source=digits"
         )
     if config.source == "folder":
-        return FolderSource(
+        return data.FolderSource(
             config.path, **_image_kind(config), channels=config.channels
         )
-    return open_tfds(
+    return data.open_tfds(
         config.name, split=split, data_dir=config.path, **_image_kind(config)
     )
 

@@ -1,0 +1,125 @@
+"""What the benchmarks share: timing by turns, counting FLOPs, naming the machine."""
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+from jax.extend import core as jax_core
+
+
+def take_turns(
+    calls: dict[str, Callable[[], Any]], *, repeats: int
+) -> dict[str, np.ndarray]:
+    """Milliseconds of each call, (repeats,), the calls taking turns.
+
+    Each call returns what to wait for. The first round is not counted.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for repeat in range(repeats + 1):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            jax.block_until_ready(call())
+            if repeat:
+                times[name].append(1e3 * (time.perf_counter() - began))
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def spread(milliseconds: np.ndarray) -> dict[str, float]:
+    """Median and quartiles."""
+    low, median, high = np.percentile(milliseconds, [25, 50, 75])
+    return {"median_ms": median, "low_ms": low, "high_ms": high}
+
+
+def model_flops(function: Callable, *arguments: Any) -> float:
+    """Floating-point operations of the convolutions and matrix products alone.
+
+    Counted from the jaxpr, before any compiler: two for each multiply-add. Elementwise
+    work is left out, as is usual for "model FLOPs".
+    """
+    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _count(jaxpr: jax_core.Jaxpr) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        shapes = [getattr(v.aval, "shape", ()) for v in equation.invars]
+        out = equation.outvars[0].aval
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            depth = np.prod([shapes[0][d] for d in contracted], dtype=float)
+            total += 2 * np.prod(out.shape, dtype=float) * depth
+        elif equation.primitive.name == "conv_general_dilated":
+            total += _convolution(equation, shapes, out.shape)
+        repeats = equation.params.get("length", 1)
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(inner):
+                total += repeats * _count(getattr(inner, "jaxpr", inner))
+    return total
+
+
+def _convolution(equation: Any, shapes: list, out: tuple[int, ...]) -> float:
+    """Each multiply-add of the definition, also those with padding or dilation zeros.
+
+    A stride of the forward pass is a dilation of the input in one backward pass and of
+    the kernel in the other; there only every stride-th element is not a zero.
+    """
+    numbers = equation.params["dimension_numbers"]
+    kernel = [shapes[1][d] for d in numbers.rhs_spec]
+    per_output = np.prod(kernel[1:], dtype=float)
+    zeros = np.prod(equation.params["lhs_dilation"], dtype=float)
+    return 2 * np.prod(out, dtype=float) * per_output / zeros
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return isinstance(value, (jax_core.Jaxpr, jax_core.ClosedJaxpr))
+
+
+def peak_memory() -> dict[str, Any]:
+    """Bytes at the peak: of the device where it says so, else of this process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return {"bytes": stats["peak_bytes_in_use"], "of": "device"}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"bytes": peak, "of": "process"}
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions that a figure belongs to."""
+    devices = jax.devices()
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "platform": devices[0].platform,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "flax": flax.__version__,
+    }
+
+
+def write(path: pathlib.Path, result: dict[str, Any]) -> None:
+    """The result with its environment, as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = {**result, "environment": environment()}
+    path.write_text(json.dumps(whole, indent=2, default=float) + "\n")
+    print(f"wrote {path}")
+
+
+def _processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor()
