@@ -79,6 +79,26 @@ def save(
     return True
 
 
+def save_model(
+    directory: pathlib.Path | str, step: int, ema_params: Any, config: dict[str, Any]
+) -> None:
+    """Saves weights alone, as a checkpoint to sample from; waits until it is complete.
+
+    Raises:
+        FileExistsError: if the directory holds checkpoints already.
+    """
+    with open_checkpoints(directory) as manager:
+        if manager.all_steps():
+            raise FileExistsError(
+                f"{directory} holds checkpoints already, of step {manager.all_steps()}"
+            )
+        items = ocp.args.Composite(
+            ema=ocp.args.StandardSave(ema_params), config=ocp.args.JsonSave(config)
+        )
+        if not manager.save(step, args=items, force=True):
+            raise OSError(f"Orbax did not save step {step} under {directory}")
+
+
 def latest_step(manager: ocp.CheckpointManager) -> int | None:
     """The newest complete step, or None if there is none yet.
 
