@@ -1,0 +1,134 @@
+"""The command of interop: other people's weights in, and ours out.
+
+python -m ddpm_jax.interop import SRC --workdir DIR
+python -m ddpm_jax.interop export WORKDIR DST --format diffusers
+"""
+
+import pathlib
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+import tyro
+
+from ddpm_jax import build, pipeline
+from ddpm_jax.command import one_line_errors
+from ddpm_jax.config import to_dict
+from ddpm_jax.interop.facts import Hints
+from ddpm_jax.interop.read import Weights, read_model
+from ddpm_jax.interop.save import (
+    check_free,
+    new_folder,
+    save_archive,
+    save_diffusers,
+    write_json,
+)
+from ddpm_jax.training import checkpoints
+
+_NO_HINTS = Hints()
+
+
+def import_weights(
+    src: pathlib.Path,
+    /,
+    workdir: pathlib.Path,
+    hints: Annotated[Hints, tyro.conf.arg(name="")] = _NO_HINTS,
+) -> None:
+    """Makes a workdir to sample from out of published weights.
+
+    Args:
+        src: a folder of diffusers' or an archive of ddpm_jax, or a file of weights:
+            .safetensors, .npz, or PyTorch's .pt, .pth, .ckpt or .bin.
+        workdir: the workdir to make; it must not be there yet.
+        hints: what the weights do not say.
+    """
+    check_free(workdir)
+    weights = read_model(src, hints)
+    with new_folder(workdir) as folder:
+        values = to_dict(weights.config)
+        checkpoints.save_model(
+            folder / "checkpoints", weights.step, weights.params, values
+        )
+        write_json(folder / "config.json", values)
+    print(_report(src, workdir, weights))
+
+
+def export_weights(
+    workdir: pathlib.Path,
+    dst: pathlib.Path,
+    /,
+    format: Literal["diffusers", "safetensors", "npz", "stablehlo"],
+    step: int | None = None,
+    sampler: str = "ddpm",
+    steps: int | None = None,
+    spacing: str = "uniform",
+    eta: float = 0.0,
+) -> None:
+    """Writes the averaged weights of a run for others to read.
+
+    Args:
+        workdir: a run, or a folder or file of weights that import could read unasked.
+        dst: what to make: a folder, or for stablehlo a file; it must not be there yet.
+        format: diffusers (a folder for its pipelines), safetensors or npz (an archive:
+            config.json and one file of arrays), stablehlo (the sampler and its weights
+            as one program, to run with jax alone).
+        step: of the run's checkpoint; None = the newest.
+        sampler: stablehlo: ddpm, ddim, dpm_solver_pp or heun.
+        steps: stablehlo: steps of the reverse chain; None = all.
+        spacing: stablehlo: which steps: uniform, ddim, quadratic, trailing, ...
+        eta: stablehlo: of ddim; 0 = deterministic, 1 = as noisy as ddpm.
+    """
+    check_free(dst)
+    of_sampler = (sampler, steps, spacing, eta)
+    if format != "stablehlo" and of_sampler != ("ddpm", None, "uniform", 0.0):
+        raise ValueError(
+            "--sampler, --steps, --spacing and --eta belong to --format stablehlo; got "
+            f"them with {format}"
+        )
+    model = pipeline.load(workdir, step=step)
+    if format == "diffusers":
+        save_diffusers(dst, model.config, model.params, step=model.step)
+    elif format == "stablehlo":
+        from ddpm_jax.interop import exported  # the other formats need less
+
+        chosen = build.make_sampler(model.config.diffusion, sampler, eta=eta)
+        exported.export_sampler(
+            model, dst, sampler=chosen, steps=steps, spacing=spacing
+        )
+    else:
+        npz = format == "npz"
+        save_archive(dst, model.config, model.params, step=model.step, npz=npz)
+    print(f"wrote step {model.step} of {workdir} as {format} to {dst}")
+
+
+def _report(src: pathlib.Path, workdir: pathlib.Path, weights: Weights) -> str:
+    """What was read, and where each field of the config comes from."""
+    count = sum(np.size(array) for array in jax.tree.leaves(weights.params))
+    lines = [f"read {src}: layout {weights.layout!r}, {count:,} parameters"]
+    for source, facts in weights.sources.items():
+        said = ", ".join(f"{key}={_shown(facts[key])}" for key in sorted(facts))
+        lines.append(f"{source}: {said}")
+    lines.append(
+        "so: network.attention_resolutions="
+        f"{_shown(weights.config.network.attention_resolutions)}"
+    )
+    return "\n".join([*lines, f"wrote {workdir}"])
+
+
+def _shown(value: Any) -> str:
+    return str(value).replace(" ", "")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line, or these arguments in its place."""
+    tyro.extras.subcommand_cli_from_dict(
+        {"import": import_weights, "export": export_weights},
+        prog="python -m ddpm_jax.interop",
+        description="Weights in and out. Imported: Ho's, OpenAI's, diffusers'.",
+        args=arguments,
+    )
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -1,0 +1,148 @@
+"""A whole sampler in one file, weights and all, for programs that have jax alone.
+
+`export_sampler` writes the file; where it is read neither Flax nor this package is
+needed, only jax and flatbuffers, which jax reads such files with:
+
+    exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    draw = jax.jit(exported.call)  # compiles once for every number of images
+    images = draw(seed=0, index=jnp.arange(16), label=jnp.full(16, 7), guidance=2.0)
+
+`exported.in_tree` and `exported.in_avals` say what a file asks for. It is a file to
+deploy, not to archive: JAX promises that a jax up to six months newer than the one that
+wrote it can read it, or three weeks older. What lasts is the checkpoint.
+"""
+
+import importlib.util
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax import build
+from ddpm_jax.diffusion import samplers
+from ddpm_jax.diffusion.guidance import classifier_free
+from ddpm_jax.diffusion.noise import fold_in
+from ddpm_jax.diffusion.samplers import Sampler
+from ddpm_jax.pipeline import Model
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def export_sampler(
+    model: Model,
+    path: pathlib.Path | str,
+    *,
+    sampler: Sampler | None = None,
+    steps: int | None = None,
+    spacing: str = "uniform",
+    platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+) -> None:
+    """Writes the sampler of `model` to `path`; the module says how to call it.
+
+    The images are (b, h, w, c) float32 in [-1, 1], for any b: what `model.sample` draws
+    from `jax.random.key(seed)`, at the places `index`. The file takes, by name,
+
+        seed      int32 (): which stream of images
+        index     int32 (b,): which images of it; image i is the same in any batch
+        label     int32 (b,): their classes, or num_classes for "none" where the network
+                  has that row; another gives NaN. Class-conditional models only
+        guidance  float32 (): the scale; 1 is the conditional model. Models trained with
+                  label_dropout only; the network sees every image twice a step
+
+    The file appears whole or not at all, and replaces one that was there.
+
+    Args:
+        model: what to draw from.
+        path: the file to write.
+        sampler, steps, spacing: as `Model.sample` takes them; part of the file.
+        platforms: where the file can run, of `PLATFORMS`; one file serves them all.
+
+    Raises:
+        ImportError: if flatbuffers is not installed.
+        ValueError: if the schedule has fewer steps, the sampler cannot walk it, or
+            there is no such platform.
+        OSError: if the file cannot be written.
+    """
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise ImportError(
+            "an exported sampler is written with flatbuffers, which is not installed: "
+            "pip install 'ddpm_jax[export]'"
+        )
+    if not platforms or set(platforms) - set(PLATFORMS):
+        raise ValueError(
+            f"platforms must be some of {', '.join(PLATFORMS)}; got {platforms!r}"
+        )
+    path = pathlib.Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: no folder {path.parent}")
+    draw = jax.jit(_drawing(model, sampler, steps, spacing))
+    exported = jax.export.export(draw, platforms=platforms)(**_arguments(model))
+    _write(path, exported.serialize())
+
+
+def _drawing(
+    model: Model, sampler: Sampler | None, steps: int | None, spacing: str
+) -> Callable[..., jax.Array]:
+    """`model.sample` as a function of arrays alone, by keyword."""
+    config = model.config
+    size, channels = config.data.image_size, config.data.channels
+    classes = config.data.num_classes
+    schedule = model.schedule
+    if steps is not None and steps != schedule.num_steps:
+        schedule = build.make_schedule(
+            config.diffusion.schedule, steps=steps, spacing=spacing
+        )
+    # A program that holds arrays of several devices could not run on one.
+    params, schedule = jax.tree.map(
+        jnp.asarray, jax.device_get((model.params, schedule))
+    )
+    if sampler is None:
+        sampler = build.make_sampler(config.diffusion, "ddpm")
+    # Under the trace nothing is concrete, and init could not check the schedule.
+    sampler.init(schedule, jnp.zeros((1, size, size, channels)))
+
+    def draw(
+        *,
+        seed: jax.Array,
+        index: jax.Array,
+        label: jax.Array | None = None,
+        guidance: jax.Array | None = None,
+    ) -> jax.Array:
+        key = jax.random.key(seed)
+        keys = jax.vmap(lambda i: fold_in(key, i))(index)
+        if guidance is None or label is None or classes is None:
+            denoise = build.denoiser(model.network, params, label)
+        else:
+            conditional = build.conditional(model.network, params)
+            denoise = classifier_free(conditional, label, classes, guidance)
+        shape = (*index.shape, size, size, channels)
+        return samplers.sample(keys, denoise, schedule, shape, sampler=sampler)
+
+    return draw
+
+
+def _arguments(model: Model) -> dict[str, Any]:
+    """The shapes and types of what the file is called with."""
+    (batch,) = jax.export.symbolic_shape("b")
+    arguments = {
+        "seed": jax.ShapeDtypeStruct((), jnp.int32),
+        "index": jax.ShapeDtypeStruct((batch,), jnp.int32),
+    }
+    if model.config.data.num_classes is not None:
+        arguments["label"] = jax.ShapeDtypeStruct((batch,), jnp.int32)
+        if model.config.diffusion.label_dropout > 0:
+            arguments["guidance"] = jax.ShapeDtypeStruct((), jnp.float32)
+    return arguments
+
+
+def _write(path: pathlib.Path, content: bytearray) -> None:
+    """The file, whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+"""A peer's state dict into our parameters: everything fits, or nothing is loaded."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ddpm_jax import build
+from ddpm_jax.config import Config
+from ddpm_jax.interop.keymaps import KeyMap, Peer
+from ddpm_jax.interop.tensors import StateDict
+from ddpm_jax.networks import UNet
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def parameter_shapes(network: UNet, config: Config) -> Shapes:
+    """The shape of each of the network's parameters, by path; none is made."""
+    data = config.data
+    shape = (1, data.image_size, data.image_size, data.channels)
+    label = None if data.num_classes is None else jnp.zeros(1, jnp.int32)
+    variables = jax.eval_shape(
+        lambda key: network.init(key, jnp.zeros(shape), jnp.zeros(1), label),
+        jax.random.key(0),
+    )
+    flat = flatten_dict(variables["params"], sep="/")
+    return {path: leaf.shape for path, leaf in flat.items()}
+
+
+def load_params(
+    tensors: StateDict, config: Config, keymap: Callable[[UNet, Shapes], KeyMap]
+) -> Any:
+    """The parameters of the config's network, float32, from a peer's state dict.
+
+    Args:
+        tensors: the peer's.
+        config: of the network, and of the images that it is for.
+        keymap: one of `keymaps`, or `ours`.
+
+    Raises:
+        ValueError: if a tensor is missing, left over, or of another shape (all of them
+            are listed), or one does not hold floating point numbers.
+    """
+    network = build.make_network(config)
+    peers = keymap(network, parameter_shapes(network, config))
+    check_tensors(tensors, {peer.key: peer.shape for peer in peers.values()})
+    return unflatten_dict(_filled(tensors, peers), sep="/")
+
+
+def ours(network: UNet, shapes: Shapes) -> KeyMap:
+    """The key map of our own layout: each parameter under its path, as it is."""
+    return {
+        path: Peer(path, shape, np.asarray, np.asarray)
+        for path, shape in shapes.items()
+    }
+
+
+def check_tensors(tensors: StateDict, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Holds a state dict against the keys and shapes that a network needs.
+
+    Raises:
+        ValueError: naming every key that is missing, left over or of another shape.
+    """
+    missing = [key for key in expected if key not in tensors]
+    left = [key for key in tensors if key not in expected]
+    differ = [
+        f"{key}: {tensors[key].shape}, not {shape}"
+        for key, shape in expected.items()
+        if key in tensors and tensors[key].shape != shape
+    ]
+    wrong = {"missing": missing, "left over": left, "of another shape": differ}
+    if any(wrong.values()):
+        lists = "; ".join(
+            f"{len(keys)} {what} ({', '.join(keys)})"
+            for what, keys in wrong.items()
+            if keys
+        )
+        raise ValueError(
+            f"the weights do not fit the network: of {len(expected)} tensors {lists}"
+        )
+
+
+def _filled(tensors: StateDict, peers: KeyMap) -> dict[str, np.ndarray]:
+    """Each parameter by path; each tensor is read once, though three may share it."""
+    sharing: dict[str, list[tuple[str, Peer]]] = {}
+    for path, peer in peers.items():
+        sharing.setdefault(peer.key, []).append((path, peer))
+    params = {}
+    for key, parts in sharing.items():
+        tensor = tensors[key].read()
+        if tensor.dtype != np.float32:
+            raise ValueError(
+                f"the tensor {key} must hold floating point numbers; got {tensor.dtype}"
+            )
+        for path, peer in parts:
+            params[path] = np.ascontiguousarray(peer.load(tensor))
+    return params

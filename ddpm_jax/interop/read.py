@@ -1,0 +1,201 @@
+"""Anyone's weights as a model: from a folder or a file to (config, parameters)."""
+
+import json
+import pathlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from ddpm_jax.config import Config, from_dict
+from ddpm_jax.interop import diffusers_format, facts, keymaps, load
+from ddpm_jax.interop.facts import Hints, Sources
+from ddpm_jax.interop.published import published
+from ddpm_jax.interop.structure import Layout, Shapes, layout_of, structure_of
+from ddpm_jax.interop.tensors import StateDict, read_metadata, read_state_dict
+
+T = TypeVar("T")
+
+# The names that one model's weights have in a folder, the preferred ones first.
+_NAMES = (
+    "model.safetensors",
+    "model.npz",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.bin",
+)
+
+
+class Weights(NamedTuple):
+    """A model that was read from files.
+
+    Attributes:
+        config: what it is.
+        params: its parameters, NumPy float32.
+        step: updates that it was trained; 0 where nothing says so.
+        layout: whose layout the files have.
+        sources: what each source said of the config: {source: {field: value}}.
+    """
+
+    config: Config
+    params: Any
+    step: int
+    layout: str
+    sources: Sources
+
+
+class Identity(NamedTuple):
+    """What a state dict's shapes and the hints make of it."""
+
+    config: Config
+    keymap: Callable  # one of `keymaps`
+    sources: Sources  # as in `Weights`
+
+
+def read_model(path: pathlib.Path | str, hints: Hints | None = None) -> Weights:
+    """The model in a folder or a file of weights.
+
+    Args:
+        path: an archive of `save_archive`; a folder of diffusers' (a pipeline, or a
+            UNet2DModel alone); or a file: OpenAI's, Ho's as DDIM's repository has it,
+            or one of such a folder.
+        hints: what is known of the model otherwise.
+
+    Raises:
+        ValueError: if a file is not whole or of no layout that is known, if nothing
+            says what must be known, or if the weights do not fit the network.
+        OSError: if a file is not there.
+        ImportError: if the library that reads it is not installed.
+    """
+    hints = hints or Hints()
+    file = _weights_file(pathlib.Path(path))
+    tensors = read_state_dict(file)
+    layout = layout_of(tensors)
+    if hints.attention_order is not None and layout != "openai":
+        raise ValueError(
+            "attention_order is about OpenAI's layout; got it for weights in the "
+            f"layout {layout!r}"
+        )
+    if layout == "ours":
+        return _read_archive(file, tensors, hints)
+    if layout == "diffusers":
+        return _read_diffusers(file, tensors, hints)
+    shapes = {key: tensor.shape for key, tensor in tensors.items()}
+    config, keymap, sources = identify(shapes, layout, hints)
+    params = load.load_params(tensors, config, keymap)
+    return Weights(config, params, hints.step or 0, layout, sources)
+
+
+def _weights_file(path: pathlib.Path) -> pathlib.Path:
+    """The file of weights that a path means."""
+    if not path.is_dir():
+        return path
+    for folder in (path, path / "unet"):
+        for name in _NAMES:
+            if (folder / name).is_file():
+                return folder / name
+    raise FileNotFoundError(f"{path} holds no weights: none of {', '.join(_NAMES)}")
+
+
+def _read_archive(file: pathlib.Path, tensors: StateDict, hints: Hints) -> Weights:
+    """Our own archive: config.json says everything."""
+    said = file.with_name("config.json")
+    _check_no_hints(hints, said)
+    config = _from_json(said, from_dict)
+    if "step" in tensors:  # .npz files have nothing beside their arrays
+        step = int(tensors.pop("step").read())
+    else:
+        mapped = file.suffix == ".safetensors"
+        step = int(read_metadata(file).get("step", 0)) if mapped else 0
+    params = load.load_params(tensors, config, load.ours)
+    return Weights(config, params, step, "ours", {})
+
+
+def _read_diffusers(file: pathlib.Path, tensors: StateDict, hints: Hints) -> Weights:
+    """A UNet2DModel with its config.json, and its scheduler if there is one."""
+    tensors = {keymaps.modern_diffusers_key(key): x for key, x in tensors.items()}
+    said = file.with_name("config.json")
+    unet = _from_json(said, dict)
+    scheduler_file = _scheduler_file(file.parent)
+    scheduler = _from_json(scheduler_file, dict) if scheduler_file else None
+    if diffusers_format.PRIVATE in unet:
+        _check_no_hints(hints, said)
+        config, step = _from_json(said, diffusers_format.read_private)
+        diffusers_format.check_same(config, unet, scheduler)
+        sources: Sources = {}
+    else:
+        known, structure = _from_json(said, diffusers_format.read_unet)
+        known |= facts.labelled(structure.label_rows, hints)
+        sources = {"options": facts.hinted(hints), str(said): known}
+        if scheduler_file:
+            read = _from_json(scheduler_file, diffusers_format.read_scheduler)
+            sources[str(scheduler_file)] = read
+        else:
+            usual = diffusers_format.read_scheduler({})
+            sources["assumed, as there is no scheduler_config.json"] = usual
+        config = facts.to_config(sources, structure)
+        step = hints.step or 0
+    params = load.load_params(tensors, config, keymaps.diffusers)
+    return Weights(config, params, step, "diffusers", facts.resolve(sources))
+
+
+def identify(shapes: Shapes, layout: Layout, hints: Hints) -> Identity:
+    """The model that weights of these shapes are of, in OpenAI's or Ho's layout.
+
+    Raises:
+        ValueError: if these are not the shapes of such a model, or if nothing says what
+            must be known of it.
+    """
+    structure = structure_of(shapes, layout)
+    sources = {
+        "options": facts.hinted(hints),
+        "keys and shapes": facts.shown(structure)
+        | facts.labelled(structure.label_rows, hints),
+    }
+    new_order = False
+    for model in published(layout):
+        if model.structure() == structure:
+            sources[f"published: {model.name}"] = facts.as_published(model)
+            new_order = model.new_attention_order
+    sources["assumed"] = facts.usual(layout, structure, facts.merged(sources))
+    config = facts.to_config(sources, structure)
+    if hints.attention_order is not None:
+        new_order = hints.attention_order == "new"
+    keymap: Callable = keymaps.ho
+    if layout == "openai":
+        keymap = partial(keymaps.openai, legacy_attention=not new_order)
+    return Identity(config, keymap, facts.resolve(sources))
+
+
+def _scheduler_file(folder: pathlib.Path) -> pathlib.Path | None:
+    """The scheduler of the UNet2DModel in `folder`, where pipelines put it."""
+    for place in (folder.parent / "scheduler", folder / "scheduler", folder):
+        if (file := place / "scheduler_config.json").is_file():
+            return file
+    return None
+
+
+def _from_json(path: pathlib.Path, read: Callable[[dict[str, Any]], T]) -> T:
+    """What `read` makes of a JSON file.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is not JSON, or not what `read` can read.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no {path}, which says what the weights beside it are"
+        )
+    try:
+        values = json.loads(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError(f"it must hold an object; got {type(values).__name__}")
+        return read(values)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _check_no_hints(hints: Hints, said: pathlib.Path) -> None:
+    if hints != Hints():
+        raise ValueError(
+            f"{said} says all that there is to say of these weights: change it there, "
+            "not by options"
+        )

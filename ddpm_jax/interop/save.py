@@ -1,0 +1,155 @@
+"""A model into files that others read: diffusers' folder, and our own archive.
+
+    diffusers     model_index.json, unet/, scheduler/: `DDPMPipeline.from_pretrained`
+    safetensors   config.json and model.safetensors: an archive, for any framework
+    npz           config.json and model.npz: the same with NumPy alone
+
+An archive's arrays are the averaged weights under their paths, "mid_block_0/conv2/
+kernel". Each export is a folder that appears whole or not at all.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from ddpm_jax import build
+from ddpm_jax.config import Config, to_dict
+from ddpm_jax.interop import diffusers_format, keymaps
+from ddpm_jax.interop.load import parameter_shapes
+
+
+def save_archive(
+    path: pathlib.Path | str,
+    config: Config,
+    params: Any,
+    *,
+    step: int = 0,
+    npz: bool = False,
+) -> None:
+    """Writes a model as a folder of config.json and one file of arrays.
+
+    Args:
+        path: the folder to make.
+        config: the model's.
+        params: its averaged weights.
+        step: updates that it was trained.
+        npz: write model.npz instead of model.safetensors.
+
+    Raises:
+        FileExistsError: if the path is there already.
+        ImportError: if safetensors is needed and not installed.
+    """
+    arrays = {key: np.asarray(x) for key, x in flatten_dict(params, sep="/").items()}
+    with new_folder(path) as folder:
+        write_json(folder / "config.json", to_dict(config))
+        if npz:
+            with_step: Any = {"step": np.asarray(step), **arrays}
+            np.savez(folder / "model.npz", **with_step)
+        else:
+            metadata = {"format": "ddpm_jax", "step": str(step)}
+            _write_safetensors(folder / "model.safetensors", arrays, metadata)
+
+
+def save_diffusers(
+    path: pathlib.Path | str, config: Config, params: Any, *, step: int = 0
+) -> None:
+    """Writes a model as the folder that diffusers' pipelines are loaded from.
+
+    unet/config.json keeps our config beside diffusers' own options, so that what those
+    cannot say (a "no label" row, the data, how it was trained) comes back here.
+
+    Args:
+        path, config, params, step: as `save_archive`.
+
+    Raises:
+        ValueError: if diffusers has no such network or scheduler; the field is named.
+        FileExistsError: if the path is there already.
+        ImportError: if safetensors is not installed.
+    """
+    unet = diffusers_format.write_unet(config)
+    scheduler = diffusers_format.write_scheduler(config.diffusion)
+    network = build.make_network(config)
+    peers = keymaps.diffusers(network, parameter_shapes(network, config))
+    tensors = {}
+    for name, array in flatten_dict(params, sep="/").items():
+        store = peers[name].store
+        assert store is not None  # no tensor of diffusers' is of several parameters
+        tensors[peers[name].key] = store(np.asarray(array))
+    with new_folder(path) as folder:
+        index = {
+            "_class_name": "DDPMPipeline",
+            "unet": ["diffusers", "UNet2DModel"],
+            "scheduler": ["diffusers", "DDPMScheduler"],
+        }
+        write_json(folder / "model_index.json", index)
+        write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+        private = {diffusers_format.PRIVATE: {"config": to_dict(config), "step": step}}
+        write_json(folder / "unet" / "config.json", unet | private)
+        _write_safetensors(
+            folder / "unet" / "diffusion_pytorch_model.safetensors",
+            tensors,
+            {"format": "pt"},
+        )
+
+
+@contextlib.contextmanager
+def new_folder(path: pathlib.Path | str) -> Iterator[pathlib.Path]:
+    """A folder to fill, which becomes `path` when it is full; nothing if that fails.
+
+    Raises:
+        FileExistsError: if the path is there already.
+    """
+    path = pathlib.Path(path).absolute()
+    check_free(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.mkdir()
+    try:
+        yield draft
+        draft.rename(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_free(path: pathlib.Path) -> None:
+    """Holds that `path` can be made: there is nothing yet, or an empty folder.
+
+    Raises:
+        FileExistsError: otherwise.
+    """
+    empty = path.is_dir() and not any(path.iterdir())
+    if path.exists() and not empty:
+        raise FileExistsError(f"{path} is there already; nothing is written over it")
+
+
+def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
+    """Writes values as JSON, making the folder that they lie in."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def _write_safetensors(
+    path: pathlib.Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]
+) -> None:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
+    except ImportError as error:
+        raise ImportError(
+            f"writing {path.name} needs safetensors: pip install "
+            "'ddpm_jax[safetensors]'"
+        ) from error
+    # It writes the memory of an array as it lies, also of one that lies transposed.
+    whole = {key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}
+    try:
+        save_file(whole, path, metadata=metadata)
+    except SafetensorError as error:  # a full disk, too
+        raise OSError(f"{path.name} cannot be written: {error}") from error
+    shutil.copymode(path.parent / "config.json", path)  # it lets only the owner read

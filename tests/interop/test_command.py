@@ -1,0 +1,133 @@
+"""`python -m ddpm_jax.interop`, from foreign weights to a workdir and out again."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import ddpm_jax
+from ddpm_jax.config import from_dict
+from ddpm_jax.interop.__main__ import main
+from ddpm_jax.interop.read import read_model
+
+HO = "ho_ddim_layout_mini"
+PEERS = dict(np.load(Path(__file__).parents[1] / "golden" / "networks_peers.npz"))
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, peer_weights):
+    folder = tmp_path_factory.mktemp("ho")
+    save_file(peer_weights(HO), folder / "weights.safetensors")
+    main(
+        [
+            *("import", str(folder / "weights.safetensors")),
+            *("--workdir", str(folder / "run")),
+            *("--image-size", "16", "--num-steps", "10", "--step", "790000"),
+        ]
+    )
+    return folder / "run"
+
+
+def test_imported_weights_are_a_model(workdir, peer_weights):
+    model = ddpm_jax.load(workdir)
+    assert model.step == 790000
+    assert model.config == from_dict(json.loads((workdir / "config.json").read_text()))
+    kernel = peer_weights(HO)["conv_in.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(model.params["conv_in"]["kernel"], kernel)
+    images = model.sample(jax.random.key(0), 1, steps=2)
+    assert images.shape == (1, 16, 16, 3)
+    assert np.isfinite(images).all()
+
+
+def test_it_says_where_everything_comes_from(tmp_path, peer_weights, capsys):
+    save_file(peer_weights(HO), tmp_path / "w.safetensors")
+    words = f"import {tmp_path}/w.safetensors --workdir {tmp_path}/run --image-size 16"
+    main(words.split())
+    said = dict(
+        line.split(": ", 1) for line in capsys.readouterr().out.splitlines()[1:-1]
+    )
+    assert said["options"] == "data.image_size=16"
+    assert "network.multipliers=(1,2)" in said["keys and shapes"]
+    assert "diffusion.schedule.kind=linear" in said["assumed"]
+    assert said["so"] == "network.attention_resolutions=(8,)"
+
+
+@pytest.mark.parametrize("form", ["diffusers", "safetensors", "npz"])
+def test_an_export_is_the_model(form, workdir, tmp_path):
+    out = tmp_path / "out"
+    main(["export", str(workdir), "--format", form, str(out)])
+    weights, model = read_model(out), ddpm_jax.load(workdir)
+    assert (weights.config, weights.step) == (model.config, model.step)
+    jax.tree.map(np.testing.assert_array_equal, weights.params, model.params)
+    with pytest.raises(FileExistsError):
+        main(["export", str(workdir), "--format", form, str(out)])
+
+
+def test_an_export_to_diffusers_imports_again(workdir, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    main(["export", str(workdir), str(first), "--format", "diffusers"])
+    main(["import", str(first), "--workdir", str(tmp_path / "run")])
+    main(["export", str(tmp_path / "run"), str(second), "--format", "diffusers"])
+    name = "unet/diffusion_pytorch_model.safetensors"
+    ours, theirs = load_file(first / name), load_file(second / name)
+    assert ours.keys() == theirs.keys()
+    for key, tensor in ours.items():
+        np.testing.assert_array_equal(theirs[key], tensor)
+
+
+def test_an_exported_sampler_is_a_file(workdir, tmp_path):
+    out = tmp_path / "sampler.stablehlo"
+    main(["export", str(workdir), str(out), "--format", "stablehlo", "--steps", "2"])
+    exported = jax.export.deserialize(bytearray(out.read_bytes()))
+    assert exported.out_avals[0].shape[1:] == (16, 16, 3)
+
+
+def test_options_of_another_format_are_refused(workdir, tmp_path):
+    with pytest.raises(ValueError, match="--steps"):
+        main(f"export {workdir} {tmp_path}/out --format npz --steps 2".split())
+
+
+def test_what_cannot_be_imported_leaves_nothing(tmp_path):
+    """As a program: one line, exit code 1, and no workdir."""
+    (tmp_path / "weights.safetensors").write_bytes(b"nothing")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "ddpm_jax.interop", "import"),
+            *("weights.safetensors", "--workdir", "run"),
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: weights.safetensors is not a whole")
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_weights_are_loaded_without_an_import(diffusers_folder):
+    model = ddpm_jax.load(diffusers_folder)
+    name = "diffusers_unet2d_cifar_mini"
+    x, t = PEERS[f"{name}/x"].transpose(0, 2, 3, 1), PEERS[f"{name}/t"]
+    expected = PEERS[f"{name}/out"].transpose(0, 2, 3, 1)
+    found = model.denoise(x, t)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+
+
+def test_a_model_that_knows_classes_alone_is_imported(tmp_path, peer_weights):
+    name = "guided_unet_classcond_legacyattn"
+    save_file(peer_weights(name), tmp_path / "w.safetensors")
+    words = f"import {tmp_path}/w.safetensors --workdir {tmp_path}/run --image-size 16"
+    main(words.split())
+    model = ddpm_jax.load(tmp_path / "run")
+    inputs = (PEERS[f"{name}/{key}"] for key in ("t", "y"))
+    found = model.denoise(PEERS[f"{name}/x"].transpose(0, 2, 3, 1), *inputs)
+    expected = PEERS[f"{name}/out"].transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
