@@ -7,6 +7,7 @@ python train.py --config configs/cifar10.py --workdir DIR --train.batch-size 256
 import pathlib
 import sys
 
+from ddpm_jax import processes
 from ddpm_jax.command import one_line_errors, parse_train, use_compilation_cache
 from ddpm_jax.training.loop import run
 
@@ -16,9 +17,10 @@ DEFAULT_CONFIG = pathlib.Path(__file__).parent / "configs" / "digits.py"
 def main() -> None:
     """Parses the command line and runs the training."""
     with one_line_errors():
-        config, workdir = parse_train(sys.argv[1:], DEFAULT_CONFIG)
+        command = parse_train(sys.argv[1:], DEFAULT_CONFIG)
+        processes.start(command.distributed)
         use_compilation_cache()
-        outcome = run(config, workdir)
+        outcome = run(command.config, command.workdir)
     if outcome.stopped_by is not None:
         sys.exit(128 + outcome.stopped_by)  # as a shell reports that signal
 

@@ -58,7 +58,7 @@ class Run:
         self.batch = random_batch(config, batch_size)
         # Forward and backward of one batch, whatever the optimiser adds.
         self.flops = model_flops(step, abstract, self.batch)
-        self.state = runner.place_state(jax.jit(initial)())
+        self.state = runner.make_state(initial)
         self.update = runner.update
         began = time.perf_counter()
         self.first_loss = float(self()["loss"])

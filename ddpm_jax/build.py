@@ -14,6 +14,7 @@ from ddpm_jax.diffusion import (
     losses,
     samplers,
     schedules,
+    solver_spacing,
     step_sampling,
     transitions,
 )
@@ -46,7 +47,11 @@ VARIANCE = {
 }
 INITIALIZERS: dict[str, dict] = {"ddpm": {}, "improved": IMPROVED_INIT}
 WEIGHTS: dict = {"min_snr": losses.min_snr, "p2": losses.p2}
-SAMPLERS = ("ddpm", "ddim", "dpm_solver_pp", "heun")
+SAMPLERS = ("ddpm", "ddim", "dpm_solver_pp", "unipc", "heun")
+SOLVER_SPACINGS: dict[str, Callable] = {  # positions, also between two steps
+    "logsnr": solver_spacing.log_snr_positions,
+    "karras": solver_spacing.karras_positions,
+}
 
 
 def make_betas(config: ScheduleConfig):
@@ -63,11 +68,28 @@ def make_betas(config: ScheduleConfig):
 def make_schedule(
     config: ScheduleConfig, *, steps: int | None = None, spacing: str = "uniform"
 ) -> Schedule:
-    """The schedule that the config names, respaced to `steps` steps; None keeps all."""
-    timesteps = None
-    if steps is not None and steps != config.num_steps:
-        timesteps = schedules.spaced_timesteps(config.num_steps, steps, spacing=spacing)
-    return schedules.make_schedule(make_betas(config), timesteps=timesteps)
+    """The schedule that the config names, respaced to `steps` steps; None keeps all.
+
+    Args:
+        spacing: a name of `schedules.spaced_timesteps`, or "logsnr" or "karras" for
+            positions that suit a solver (`diffusion.solver_spacing`).
+
+    Raises:
+        ValueError: if there is no such spacing, or it has no so many steps.
+    """
+    betas = make_betas(config)
+    if steps is None or steps == config.num_steps:
+        return schedules.make_schedule(betas)
+    if not 1 <= steps <= config.num_steps:
+        raise ValueError(
+            "the number of sampling steps must lie in "
+            f"1..{config.num_steps}; got {steps}"
+        )
+    if spacing in SOLVER_SPACINGS:
+        positions = SOLVER_SPACINGS[spacing](betas, steps)
+        return solver_spacing.interpolated_schedule(betas, positions)
+    kept = schedules.spaced_timesteps(config.num_steps, steps, spacing=spacing)
+    return schedules.make_schedule(betas, timesteps=kept)
 
 
 def make_network(config: Config) -> UNet:
@@ -86,7 +108,8 @@ def make_network(config: Config) -> UNet:
 def init_params(key: jax.Array, network: UNet, config: DataConfig) -> Any:
     """The network's initial parameters, float32. Consumes `key`."""
     x = jnp.zeros((1, config.image_size, config.image_size, config.channels))
-    return network.init(key, x, jnp.zeros((1,), jnp.int32))["params"]
+    label = None if config.num_classes is None else jnp.zeros((1,), jnp.int32)
+    return network.init(key, x, jnp.zeros((1,), jnp.int32), label)["params"]
 
 
 def make_loss(config: DiffusionConfig) -> Callable:
@@ -152,6 +175,8 @@ def make_sampler(config: DiffusionConfig, name: str, *, eta: float = 0.0) -> Sam
         return samplers.ddim(eta=eta, **common)
     if name == "dpm_solver_pp":
         return samplers.dpm_solver_pp(**common)
+    if name == "unipc":
+        return samplers.unipc(**common)
     return samplers.heun(**common)
 
 

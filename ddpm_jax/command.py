@@ -2,22 +2,38 @@
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import pathlib
 import runpy
 import sys
+import warnings
 from collections.abc import Iterator
+from typing import Annotated, NamedTuple
 
 import jax
 import tyro
 
 from ddpm_jax.config import Config
+from ddpm_jax.processes import Distributed
 
 
-def parse_train(
-    arguments: list[str], default_config: pathlib.Path
-) -> tuple[Config, pathlib.Path]:
-    """(config, workdir) of `--config FILE --workdir DIR --section.field value ...`.
+@dataclasses.dataclass(frozen=True)
+class _TrainCommand:
+    config: Annotated[Config, tyro.conf.arg(name="")]  # its sections stand on their own
+    distributed: Distributed = dataclasses.field(default_factory=Distributed)
+
+
+class TrainCommand(NamedTuple):
+    """What the command line of `train.py` says."""
+
+    config: Config
+    workdir: pathlib.Path
+    distributed: Distributed
+
+
+def parse_train(arguments: list[str], default_config: pathlib.Path) -> TrainCommand:
+    """Reads `--config FILE --workdir DIR --section.field value ...`.
 
     The workdir defaults to runs/ and the config file's name.
     """
@@ -25,8 +41,8 @@ def parse_train(
     files.add_argument("--config", type=pathlib.Path, default=default_config)
     files.add_argument("--workdir", type=pathlib.Path)
     named, overrides = files.parse_known_args(arguments)
-    config = tyro.cli(
-        Config,
+    command = tyro.cli(
+        _TrainCommand,
         prog="train.py",
         description=(
             "Trains a diffusion model. --config FILE picks the experiment (default: "
@@ -34,10 +50,11 @@ def parse_train(
             "runs/NAME; an earlier run there goes on); every other option overrides a "
             "field of the config and shows its value here."
         ),
-        default=read_config(named.config),
+        default=_TrainCommand(read_config(named.config)),
         args=overrides,
     )
-    return config, named.workdir or pathlib.Path("runs") / named.config.stem
+    workdir = named.workdir or pathlib.Path("runs") / named.config.stem
+    return TrainCommand(command.config, workdir, command.distributed)
 
 
 def read_config(path: pathlib.Path) -> Config:
@@ -66,7 +83,11 @@ def one_line_errors() -> Iterator[None]:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if os.environ.get("DDPM_JAX_TRACEBACK"):
             raise
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        warnings.simplefilter("ignore")  # what is torn down now has nothing to add
+        if jax.distributed.is_initialized():
+            os._exit(1)  # a clean exit would wait for processes that wait for this one
+        sys.exit(1)
 
 
 def use_compilation_cache() -> None:

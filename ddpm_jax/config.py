@@ -217,6 +217,7 @@ class TrainConfig:
     checkpoint_every: int = 5000  # steps between checkpoints
     keep_latest: int = 3  # checkpoints kept
     keep_every: int | None = None  # and one of every so many steps; None = no more
+    keep_best: int = 0  # and those with the lowest training loss since the one before
     on_nonfinite: Literal["stop", "skip"] = "stop"  # a loss that is not a number
 
     def __post_init__(self):
@@ -226,6 +227,7 @@ class TrainConfig:
         ):
             value = getattr(self, name)
             _check(f"train.{name}", value, value >= 1, "at least 1")
+        _check("train.keep_best", self.keep_best, self.keep_best >= 0, "at least 0")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"train.accumulate={self.accumulate} must divide train.batch_size; "

@@ -7,6 +7,7 @@ import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
+import jax
 import numpy as np
 from PIL import Image, PngImagePlugin
 
@@ -14,7 +15,7 @@ GAP = 2  # pixels between the images of a grid, before enlarging
 WHITE = 255
 
 
-def to_uint8(x: np.ndarray) -> np.ndarray:
+def to_uint8(x: jax.Array | np.ndarray) -> np.ndarray:
     """Floats in [-1, 1] to uint8 in 0..255: clipped, and rounded to the nearest.
 
     The inverse of x / 127.5 - 1. (Ho's and OpenAI's code truncate instead.)

@@ -3,12 +3,14 @@
 import dataclasses
 import pathlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from ddpm_jax import build
@@ -16,9 +18,10 @@ from ddpm_jax.config import Config, from_dict
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.diffusion.guidance import classifier_free
 from ddpm_jax.diffusion.samplers import Sampler
-from ddpm_jax.diffusion.schedules import Schedule, make_schedule, spaced_timesteps
+from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.networks import UNet
 from ddpm_jax.training import checkpoints
+from ddpm_jax.training.parallel import BATCH_AXES, make_mesh
 
 
 @jax.tree_util.register_dataclass
@@ -59,7 +62,7 @@ class Model:
         Args:
             sampler: from `diffusion.samplers`; None is `ddpm` as the model was trained.
             steps: how many of the schedule's steps to visit; None visits all.
-            spacing: which ones, as `schedules.spaced_timesteps` names it.
+            spacing: which ones, as `build.make_schedule` names it.
             label: of every image, or (num,) one each; None draws without labels.
             guidance: scale of classifier-free guidance; None (or 1) is the conditional
                 model, larger follows the label more closely.
@@ -72,7 +75,7 @@ class Model:
         """
         arguments = self._arguments(sampler, steps, spacing, num, label, guidance)
         denoise, schedule, shape, sampler = arguments
-        keys = build.image_keys(key, 0, num)
+        keys = self._divide(build.image_keys(key, 0, num))
         if progress is None:
             progress = sys.stderr.isatty() or "ipykernel" in sys.modules
         if not progress or _is_traced((keys, denoise, schedule)):
@@ -106,10 +109,32 @@ class Model:
             every: steps between what is yielded.
         """
         arguments = self._arguments(sampler, steps, spacing, num, label, guidance)
-        keys = build.image_keys(key, first, num)
+        keys = self._divide(build.image_keys(key, first, num))
         return samplers.sample_iter(
             keys, *arguments[:-1], sampler=arguments[-1], every=every
         )
+
+    def over_local_devices(self) -> "Model":
+        """The model with its weights on every device of this process.
+
+        A draw of as many images as the devices divide is then divided among them.
+        """
+        devices = jax.local_devices()
+        if len(devices) == 1:
+            return self
+        mesh = make_mesh(devices)
+        whole = NamedSharding(mesh, PartitionSpec())
+        return dataclasses.replace(self, params=jax.device_put(self.params, whole))
+
+    def _divide(self, keys: jax.Array) -> jax.Array:
+        """The keys of a batch, over the devices that hold the weights."""
+        place = getattr(jax.tree.leaves(self.params)[0], "sharding", None)
+        if not isinstance(place, NamedSharding) or _is_traced(keys):
+            return keys
+        if len(keys) % place.mesh.size or set(BATCH_AXES) - set(place.mesh.axis_names):
+            return keys
+        divided = NamedSharding(place.mesh, PartitionSpec(BATCH_AXES))
+        return jax.device_put(keys, divided)
 
     def _arguments(self, sampler, steps, spacing, num, label, guidance):
         """(denoise, schedule, shape, sampler) of a draw."""
@@ -117,9 +142,9 @@ class Model:
         shape = (num, data.image_size, data.image_size, data.channels)
         schedule = self.schedule
         if steps is not None and steps != schedule.num_steps:
-            kept = spaced_timesteps(schedule.num_steps, steps, spacing=spacing)
-            betas = build.make_betas(self.config.diffusion.schedule)
-            schedule = make_schedule(betas, timesteps=kept)
+            schedule = build.make_schedule(
+                self.config.diffusion.schedule, steps=steps, spacing=spacing
+            )
         if sampler is None:
             sampler = build.make_sampler(self.config.diffusion, "ddpm")
         return self._denoiser(num, label, guidance), schedule, shape, sampler
@@ -161,18 +186,20 @@ class Model:
 def load(path: pathlib.Path | str, *, step: int | None = None) -> Model:
     """The model of a run's newest checkpoint (or of `step`): averaged weights alone.
 
+    Args:
+        path: a run's workdir; or a folder or file of weights that
+            `interop.read.read_model` knows: an archive, or diffusers'.
+        step: which checkpoint of a run.
+
     Raises:
         FileNotFoundError: if the path holds no checkpoint, or not of that step.
-        ValueError: if the checkpoint cannot be read.
+        ValueError: if no checkpoint is as it was written.
     """
     directory = pathlib.Path(path) / "checkpoints"
     if not directory.is_dir():
-        raise FileNotFoundError(f"{path} is not the workdir of a run: no checkpoints/")
+        return _read_weights(pathlib.Path(path), step)
+    chosen = _choose_step(directory, step)
     with checkpoints.open_checkpoints(directory, read_only=True) as manager:
-        chosen = checkpoints.latest_step(manager) if step is None else step
-        if chosen is None or chosen not in manager.all_steps():
-            wanted = "" if step is None else f" of step {step}"
-            raise FileNotFoundError(f"{path} holds no complete checkpoint{wanted}")
         config = from_dict(checkpoints.restore_config(manager, chosen))
         network = build.make_network(config)
         shapes = jax.eval_shape(
@@ -188,6 +215,41 @@ def load(path: pathlib.Path | str, *, step: int | None = None) -> Model:
         network=network,
         step=chosen,
     )
+
+
+def _read_weights(path: pathlib.Path, step: int | None) -> Model:
+    """The model in other people's files, or in an archive."""
+    from ddpm_jax.interop.read import read_model  # seldom needed, and slow to import
+
+    if step is not None:
+        raise FileNotFoundError(f"{path} is not the workdir of a run: no checkpoints/")
+    weights = read_model(path)
+    return Model(
+        params=jax.tree.map(jnp.asarray, weights.params),
+        schedule=build.make_schedule(weights.config.diffusion.schedule),
+        config=weights.config,
+        network=build.make_network(weights.config),
+        step=weights.step,
+    )
+
+
+def _choose_step(directory: pathlib.Path, step: int | None) -> int:
+    """The step asked for, or the newest good one, saying what ails those newer."""
+    if step is not None:
+        if step not in checkpoints.complete_steps(directory):
+            raise FileNotFoundError(f"{directory} holds no checkpoint of step {step}")
+        checkpoints.check(directory, step, checkpoints.MODEL)
+        return step
+    chosen, ailing = checkpoints.find_good(directory, checkpoints.MODEL)
+    if chosen is None:
+        raise FileNotFoundError(f"{directory} holds no complete checkpoint")
+    for bad, reason in ailing.items():
+        warnings.warn(
+            f"checkpoint {directory / str(bad)} is damaged ({reason}); step {chosen} "
+            "is read in its place",
+            stacklevel=3,
+        )
+    return chosen
 
 
 def _is_traced(tree: Any) -> bool:

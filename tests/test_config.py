@@ -106,7 +106,7 @@ def test_an_unknown_field_is_named():
 
 
 def test_overrides_reach_nested_fields():
-    parsed, workdir = parse_train(
+    parsed, workdir, _ = parse_train(
         ["--train.batch-size", "32", "--diffusion.schedule.num-steps", "50"],
         ROOT / "configs" / "smoke.py",
     )

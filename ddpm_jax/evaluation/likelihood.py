@@ -13,10 +13,11 @@ import pathlib
 import jax
 import numpy as np
 import tyro
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from ddpm_jax import build
+from ddpm_jax import build, processes
 from ddpm_jax.command import one_line_errors, use_compilation_cache
 from ddpm_jax.data import ImageArrays, to_float
 from ddpm_jax.diffusion.likelihood import BitsPerDim, bits_per_dim
@@ -35,6 +36,9 @@ class Options:
     batch_size: int = 128  # the result does not depend on it
     steps: int | None = None  # bound of a chain respaced to so many steps; None = all
     seed: int = 0  # of the noise
+    distributed: processes.Distributed = dataclasses.field(
+        default_factory=processes.Distributed
+    )
 
 
 def evaluate(
@@ -47,12 +51,12 @@ def evaluate(
 ) -> BitsPerDim:
     """The bound of every image, as NumPy arrays of (n,) and (n, T). Consumes `key`.
 
-    Batches are divided over all devices. Image i has noise of its own, so the result
-    does not depend on the batch size or the devices. A class-conditional model is
-    given the labels.
+    Batches are shared out to the processes, and each divides its own over its devices.
+    Image i has noise of its own, so the result depends neither on the batch size nor on
+    them. A class-conditional model is given the labels.
     """
     diffusion = model.config.diffusion
-    mesh = make_mesh()
+    mesh = make_mesh(jax.local_devices())
     divided = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
     whole = NamedSharding(mesh, PartitionSpec())
     model, schedule = jax.device_put((model, schedule), whole)
@@ -69,22 +73,32 @@ def evaluate(
             variance=build.VARIANCE[diffusion.variance],
         )
 
-    devices = jax.device_count()
+    process, count = jax.process_index(), jax.process_count()
+    devices = jax.local_device_count()
     size = -(-min(batch_size, data.num_examples) // devices) * devices
+    batches = -(-data.num_examples // size)
+    rounds = -(-batches // count)
     parts = []
-    bar = tqdm(total=data.num_examples, unit="image", desc="bits/dim")
-    for first in range(0, data.num_examples, size):
-        # The last batch is filled up with repeats, so that one program serves all.
+    bar = tqdm(total=rounds, unit="batch", desc="bits/dim", disable=process > 0)
+    for turn in range(rounds):
+        # All have the same number of batches of the same size, so that one program
+        # serves all; what lies beyond the last image repeats it.
+        first = (turn * count + process) * size
         index = np.minimum(np.arange(first, first + size), data.num_examples - 1)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
         own = None if labels is None else labels[index]
         batch = jax.device_put((keys, data.images[index], own), divided)
-        part = jax.device_get(bound(model, schedule, *batch))
-        count = min(size, data.num_examples - first)
-        parts.append(jax.tree.map(lambda x, count=count: x[:count], part))
-        bar.update(count)
+        parts.append(jax.device_get(bound(model, schedule, *batch)))
+        bar.update(1)
     bar.close()
-    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+    def together(*mine: np.ndarray) -> np.ndarray:
+        own = np.stack(mine)  # (rounds, size, ...)
+        if count > 1:  # (count, rounds, size, ...)
+            own = multihost_utils.process_allgather(own).swapaxes(0, 1)
+        return own.reshape(-1, *mine[0].shape[1:])[: data.num_examples]
+
+    return jax.tree.map(together, *parts)
 
 
 def standard_error(values: np.ndarray | jax.Array) -> float:
@@ -147,6 +161,8 @@ def main(options: Options) -> None:
         data,
         batch_size=options.batch_size,
     )
+    if not processes.is_main():
+        return
     out = options.workdir / "likelihood"
     out.mkdir(exist_ok=True)
     result = summary(bound)
@@ -166,5 +182,7 @@ def main(options: Options) -> None:
 
 if __name__ == "__main__":
     with one_line_errors():
+        options = tyro.cli(Options)
+        processes.start(options.distributed)
         use_compilation_cache()
-        main(tyro.cli(Options))
+        main(options)

@@ -1,20 +1,28 @@
 """Checkpoints of a run: Orbax, and nothing else.
 
 A checkpoint holds three items: `state` (all of the TrainState but the average), `ema`
-(the averaged weights, all that sampling needs) and `config`. Saving is asynchronous; a
-step becomes visible only when it is complete, so a process that dies while it saves
-leaves the step before as the newest one.
+(the averaged weights, all that sampling needs) and `config`, and the checksums of their
+files. Saving is asynchronous; a step takes its name only when it is complete, so a
+process that dies while it saves leaves the step before as the newest one.
 """
 
+import functools
 import logging
+import math
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
+from ddpm_jax.training import checksums
 from ddpm_jax.training.state import TrainState
+
+MODEL = ("ema", "config")  # the items that a sample needs
+ALL = ("state", *MODEL)
+UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax writes under STEP and this
 
 
 class CheckpointError(ValueError):
@@ -26,6 +34,7 @@ def open_checkpoints(
     *,
     keep_latest: int = 3,
     keep_every: int | None = None,
+    keep_best: int = 0,
     read_only: bool = False,
 ) -> ocp.CheckpointManager:
     """The manager of a run's checkpoints. Close it (`with`) to wait for the last save.
@@ -33,23 +42,34 @@ def open_checkpoints(
     Args:
         keep_latest: how many of the newest checkpoints stay.
         keep_every: also keep one of every so many steps; None keeps no more.
+        keep_best: also keep so many of those with the lowest loss.
         read_only: create, save and delete nothing.
     """
     policies: list[Any] = [keep.LatestN(keep_latest)]
     if keep_every is not None:
         policies.append(keep.EveryNSteps(keep_every))
+    if keep_best:
+        # The last of the order are kept: the lowest losses, after all that are NaN.
+        best = keep.BestN(get_metric_fn=_rank, reverse=True, n=keep_best)
+        policies.append(best)
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns that what is read-only is read-only
+    directory = pathlib.Path(directory).absolute()
     try:
         options = ocp.CheckpointManagerOptions(
+            async_options=ocp.AsyncOptions(
+                # Orbax calls it when all files are written, just before the step
+                # takes its name.
+                post_finalization_callback=functools.partial(_add_checksums, directory)
+            ),
             preservation_policy=keep.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
             create=not read_only,
         )
         return ocp.CheckpointManager(
-            pathlib.Path(directory).absolute(),
+            directory,
             item_names=("state", "ema", "config"),
             options=options,
         )
@@ -58,9 +78,16 @@ def open_checkpoints(
 
 
 def save(
-    manager: ocp.CheckpointManager, state: TrainState, config: dict[str, Any]
+    manager: ocp.CheckpointManager,
+    state: TrainState,
+    config: dict[str, Any],
+    *,
+    loss: float | None = None,
 ) -> bool:
     """Starts to save the state at its step; False if that step is already saved.
+
+    Args:
+        loss: by which `keep_best` ranks.
 
     Raises:
         OSError: if the directory cannot be written.
@@ -73,8 +100,9 @@ def save(
         ema=ocp.args.StandardSave(state.ema_params),
         config=ocp.args.JsonSave(config),
     )
+    metrics = None if loss is None else {"loss": loss}
     # Without force Orbax may decide not to save and say so only by returning False.
-    if not manager.save(step, args=items, force=True):
+    if not manager.save(step, args=items, metrics=metrics, force=True):
         raise OSError(f"Orbax did not save step {step} under {manager.directory}")
     return True
 
@@ -99,17 +127,79 @@ def save_model(
             raise OSError(f"Orbax did not save step {step} under {directory}")
 
 
-def latest_step(manager: ocp.CheckpointManager) -> int | None:
-    """The newest complete step, or None if there is none yet.
+def complete_steps(directory: pathlib.Path) -> list[int]:
+    """The steps that were saved to their end, newest first.
 
     A stray directory whose name is a number is not a checkpoint.
     """
-    steps = [
-        step
-        for step in manager.all_steps()
-        if (manager.directory / str(step) / "config").exists()
-    ]
-    return max(steps, default=None)
+    steps = [int(x.name) for x in directory.glob("*") if x.name.isdecimal()]
+    whole = [x for x in steps if (directory / str(x) / "_CHECKPOINT_METADATA").exists()]
+    return sorted(whole, reverse=True)
+
+
+def latest_step(manager: ocp.CheckpointManager) -> int | None:
+    """The newest complete step, or None if there is none yet."""
+    return next(iter(complete_steps(pathlib.Path(manager.directory))), None)
+
+
+def find_good(
+    directory: pathlib.Path, items: Iterable[str] = ALL
+) -> tuple[int | None, dict[int, str]]:
+    """The newest step whose files are as they were written, and what ails newer ones.
+
+    Raises:
+        CheckpointError: if there are checkpoints and none is good.
+    """
+    ailing: dict[int, str] = {}
+    for step in complete_steps(directory):
+        reason = checksums.damage(directory / str(step), items)
+        if reason is None:
+            return step, ailing
+        ailing[step] = reason
+    if ailing:
+        step, reason = next(iter(ailing.items()))
+        raise CheckpointError(
+            f"{directory} holds no good checkpoint: in step {step}, {reason}"
+            + (f"; {len(ailing) - 1} more are damaged" if len(ailing) > 1 else "")
+        )
+    return None, {}
+
+
+def check(directory: pathlib.Path, step: int, items: Iterable[str] = ALL) -> None:
+    """Raises CheckpointError unless the step's files are as they were written."""
+    reason = checksums.damage(directory / str(step), items)
+    if reason is not None:
+        place = directory / str(step)
+        raise CheckpointError(f"checkpoint {place} is damaged: {reason}")
+
+
+def set_aside(directory: pathlib.Path) -> list[str]:
+    """Renames what stands where checkpoints belong and is none; says what and why.
+
+    Damaged steps newer than the newest good one, and stray directories with the name of
+    a step, keep all their files under a name that nothing mistakes for a step. One
+    process does this, before any opens the directory.
+
+    Raises:
+        CheckpointError: if there are checkpoints and none is good.
+    """
+    good, ailing = find_good(directory)
+    whole = complete_steps(directory)
+    aside = {
+        step: f"{reason}; going on from step {good}" for step, reason in ailing.items()
+    }
+    for path in directory.glob("*"):
+        if path.name.isdecimal() and int(path.name) not in whole:
+            aside[int(path.name)] = "no complete checkpoint"
+    said = []
+    for step, reason in aside.items():
+        path = directory / str(step)
+        place = directory / f"{step}.damaged"
+        while place.exists():
+            place = place.with_name(place.name + "_")
+        path.rename(place)
+        said.append(f"checkpoint {path} set aside as {place.name}: {reason}")
+    return said
 
 
 def restore_config(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
@@ -145,6 +235,16 @@ def abstract(state: Any, shardings: Any) -> Any:
         state,
         shardings,
     )
+
+
+def _rank(metrics: dict[str, float]) -> float:
+    return metrics["loss"] if math.isfinite(metrics["loss"]) else math.inf
+
+
+def _add_checksums(directory: pathlib.Path) -> None:
+    for path in directory.glob(f"*{UNFINISHED}*"):
+        if path.is_dir():
+            checksums.write(path)
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, item: str, args: Any) -> Any:

@@ -1,6 +1,7 @@
 """A training run, read from top to bottom."""
 
 import collections
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import build
+from ddpm_jax import build, processes
 from ddpm_jax.config import Config, differences, from_dict, to_dict
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.images import grid, save_png, to_uint8
 from ddpm_jax.training import checkpoints, parallel
 from ddpm_jax.training.feed import open_feed
-from ddpm_jax.training.report import Report
+from ddpm_jax.training.report import Report, finite_mean
 from ddpm_jax.training.signals import stop_signals
 from ddpm_jax.training.state import adam, init_state
 from ddpm_jax.training.step import make_train_step
@@ -39,7 +40,8 @@ class Outcome(NamedTuple):
 def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
     """Trains as `config` says, from the newest checkpoint in `workdir` if there is one.
 
-    Leaves in the workdir: config.json, metrics.jsonl, checkpoints/ and samples/.
+    Leaves in the workdir: config.json, metrics.jsonl, checkpoints/ and samples/. Every
+    process of a run calls it; the main one writes all but the checkpoints.
 
     Raises:
         ValueError: if the workdir holds a run of another model, a checkpoint cannot be
@@ -51,10 +53,13 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
 
     # What is trained: images, network, objective, optimiser.
     train = config.train
-    feed = open_feed(
-        config.data,
-        lambda: build.load_images(config.data, config.data.split),
-        lambda: build.open_images(config.data, config.data.split),
+    feed = processes.main_first(
+        "data",
+        lambda: open_feed(
+            config.data,
+            lambda: build.load_images(config.data, config.data.split),
+            lambda: build.open_images(config.data, config.data.split),
+        ),
     )
     network = build.make_network(config)
     schedule = build.make_schedule(config.diffusion.schedule)
@@ -91,35 +96,50 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
         mesh = parallel.make_mesh(fsdp=train.fsdp)
         runner = parallel.jit_runner(train_step, mesh, abstract_state)
     data = runner.place_data(feed.resident)
-    print(_summary(config, feed.description, abstract_state, workdir), flush=True)
 
+    main = processes.is_main()
+    if main:
+        print(_summary(config, feed.description, abstract_state, workdir), flush=True)
+        for line in checkpoints.set_aside(workdir / "checkpoints"):
+            print(line, flush=True)
+    processes.barrier("checkpoints")
     manager = checkpoints.open_checkpoints(
         workdir / "checkpoints",
         keep_latest=train.keep_latest,
         keep_every=train.keep_every,
+        keep_best=train.keep_best,
     )
-    with manager, stop_signals() as asked:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(manager)
+        stop = stack.enter_context(stop_signals())
+
         # Where it starts: the newest checkpoint, or step 0.
         first_step = checkpoints.latest_step(manager) or 0
         if first_step:
             _check_same_model(manager, first_step, config, workdir)
             target = checkpoints.abstract(abstract_state, runner.shardings)
             state = checkpoints.restore_state(manager, first_step, target)
-            print(f"resumed from step {first_step}", flush=True)
+            state = runner.from_saved(state)
         else:
-            state = runner.place_state(jax.jit(initial_state)())
-        _write_config(config, workdir)
+            state = runner.make_state(initial_state)
+        report = None
+        if main:
+            if first_step:
+                print(f"resumed from step {first_step}", flush=True)
+            _write_config(config, workdir)
+            report = Report(
+                workdir,
+                first_step=first_step,
+                num_steps=train.num_steps,
+                batch_size=train.batch_size,
+                log_every=train.log_every,
+            )
+            stack.callback(report.close)
 
         draw = _grid_drawer(config, network)
         batches = feed.batches(train.seed, train.batch_size, first_step)
         pending: collections.deque = collections.deque()
-        report = Report(
-            workdir,
-            first_step=first_step,
-            num_steps=train.num_steps,
-            batch_size=train.batch_size,
-            log_every=train.log_every,
-        )
+        losses: list[float] = []  # since the last checkpoint
 
         def check_pending(ahead: int) -> None:
             while len(pending) > ahead:
@@ -131,38 +151,55 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
                         "stopped; the newest good checkpoint in "
                         f"{workdir} is step {checkpoints.latest_step(manager)}"
                     )
-                report.step(number, metrics)
+                losses.append(metrics["loss"])
+                if report is not None:
+                    report.step(number, metrics)
 
-        try:
-            step = first_step
-            while step < train.num_steps and asked.by is None:
-                state, metrics = runner.update(state, data, next(batches))
-                step += 1
-                pending.append((step, metrics))
-                check_pending(AHEAD)
-                last = step == train.num_steps
-                if last or step % train.checkpoint_every == 0:
-                    check_pending(0)
-                    checkpoints.save(manager, state, to_dict(config))
-                    report.restart_clock()
-                if last or step % config.sample.every == 0:
-                    check_pending(0)
-                    picture = draw(state.ema_params)
-                    path = workdir / "samples" / f"step_{step:07d}.png"
-                    save_png(path, picture, origin={"run": workdir, "step": step})
-                    report.picture("samples", picture, step)
-                    report.say(f"drew {path}")
-                    report.restart_clock()
+        def save() -> None:
             check_pending(0)
-            if asked.by is not None:
-                checkpoints.save(manager, state, to_dict(config))
-                manager.wait_until_finished()
+            loss = finite_mean(losses)
+            saved = runner.to_saved(state)
+            checkpoints.save(manager, saved, to_dict(config), loss=loss)
+            losses.clear()
+
+        def show() -> None:
+            check_pending(0)
+            weights = parallel.weights_here(state.ema_params)
+            if report is None:
+                return
+            picture = draw(weights)
+            path = workdir / "samples" / f"step_{step:07d}.png"
+            save_png(path, picture, origin={"run": workdir, "step": step})
+            report.picture("samples", picture, step)
+            report.say(f"drew {path}")
+
+        ahead = AHEAD
+        if jax.default_backend() == "cpu" and jax.process_count() > 1:
+            ahead = 0  # JAX's CPU collectives may wait for each other for ever
+        step = first_step
+        while step < train.num_steps and not stop.asked(step):
+            state, metrics = runner.update(state, data, next(batches))
+            step += 1
+            pending.append((step, metrics))
+            check_pending(ahead)
+            last = step == train.num_steps
+            saves = last or step % train.checkpoint_every == 0
+            shows = last or step % config.sample.every == 0
+            if saves:
+                save()
+            if shows:
+                show()
+            if report is not None and (saves or shows):
+                report.restart_clock()
+        check_pending(0)
+        if stop.by is not None:
+            save()
+            manager.wait_until_finished()
+            if report is not None:
                 report.say(
-                    f"{asked.by.name}: saved step {step}; the same command resumes"
+                    f"{stop.by.name}: saved step {step}; the same command resumes"
                 )
-        finally:
-            report.close()
-    return Outcome(step, asked.by if step < train.num_steps else None)
+    return Outcome(step, stop.by if step < train.num_steps else None)
 
 
 def _check_same_model(manager, step: int, config: Config, workdir) -> None:

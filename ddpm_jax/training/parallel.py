@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ddpm_jax.data.batches import gather
@@ -37,12 +38,15 @@ class Chosen(NamedTuple):
 class Runner(NamedTuple):
     """How a run drives the step on its devices."""
 
-    place_state: Callable[[TrainState], TrainState]
+    make_state: Callable[[Callable[[], TrainState]], TrainState]
     place_data: Callable[[Resident | None], Resident | None]
     update: Callable[
         [TrainState, Resident | None, Chosen | Batch], tuple[TrainState, Metrics]
     ]
-    shardings: Any  # of the state: the target of a restored checkpoint
+    shardings: Any  # of the state in a checkpoint: arrays over all processes
+    to_saved: Callable[[TrainState], TrainState]  # from the run's state
+    from_saved: Callable[[TrainState], TrainState]  # to the run's state
+    program: Any  # the jitted or pmapped (state, data, batch) -> ..., to be inspected
 
 
 def make_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
@@ -124,10 +128,13 @@ def jit_runner(train_step: Callable, mesh: Mesh, abstract_state: Any) -> Runner:
         return compiled(state, data, rows)
 
     return Runner(
-        place_state=lambda state: jax.device_put(state, state_at),
-        place_data=lambda data: jax.device_put(data, everywhere),
+        make_state=lambda initial: jax.jit(initial, out_shardings=state_at)(),
+        place_data=lambda data: _everywhere(data, everywhere),
         update=update,
         shardings=state_at,
+        to_saved=lambda state: state,
+        from_saved=lambda state: state,
+        program=compiled,
     )
 
 
@@ -156,9 +163,51 @@ def pmap_runner(train_step: Callable, abstract_state: Any) -> Runner:
     copy = jax.pmap(
         lambda state, _: state, axis_name="data", in_axes=(None, 0), out_axes=None
     )
+    place = lambda state: copy(state, np.zeros(len(devices)))  # noqa: E731
+    # A checkpoint belongs to all processes; what pmap returns belongs to one of them.
+    whole = make_mesh()
+
+    def to_saved(state):
+        return multihost_utils.host_local_array_to_global_array(
+            state, whole, PartitionSpec()
+        )
+
+    def from_saved(state):
+        return place(jax.tree.map(lambda x: x.addressable_data(0), state))
+
     return Runner(
-        place_state=lambda state: copy(state, np.zeros(len(devices))),
+        make_state=lambda initial: place(jax.jit(initial)()),
         place_data=lambda data: jax.device_put(data, everywhere),
         update=update,
-        shardings=state_shardings(mesh, abstract_state),
+        shardings=state_shardings(whole, abstract_state),
+        to_saved=to_saved,
+        from_saved=from_saved,
+        program=mapped,
+    )
+
+
+def weights_here(params: Any) -> Any:
+    """A whole copy of the weights on one device of this process.
+
+    Every process calls it: weights that are split over devices are put together.
+    """
+
+    def whole(x: jax.Array) -> jax.Array:
+        if not x.is_fully_replicated:
+            mesh = x.sharding.mesh  # type: ignore[attr-defined]
+            x = jax.jit(_same, out_shardings=NamedSharding(mesh, PartitionSpec()))(x)
+        return x.addressable_data(0)
+
+    return jax.tree.map(whole, params)
+
+
+def _same(x: jax.Array) -> jax.Array:
+    return x
+
+
+def _everywhere(data: Resident | None, sharding: NamedSharding) -> Resident | None:
+    # Every process holds the same data; device_put would first compare all of them.
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, sharding, lambda at: x[at]),
+        data,
     )

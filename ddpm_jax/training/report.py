@@ -1,8 +1,12 @@
 """What a person sees of a run: its summary, its progress, and its metrics on disk."""
 
+import contextlib
 import json
+import math
 import pathlib
 import time
+from collections.abc import Sequence
+from typing import TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -11,8 +15,8 @@ from tqdm import tqdm
 class Report:
     """Progress bar, metrics.jsonl and, where tensorboardX is installed, its events.
 
-    A resumed run takes the lines after its first step back out of metrics.jsonl: it is
-    about to write them again.
+    Only the main process of a run has one. A resumed run takes the lines after its
+    first step back out of metrics.jsonl: it is about to write them again.
     """
 
     def __init__(
@@ -23,18 +27,11 @@ class Report:
         num_steps: int,
         batch_size: int,
         log_every: int,
-        quiet: bool = False,
     ):
         self._batch_size, self._log_every = batch_size, log_every
         self._losses: list[float] = []
         self._began, self._counted = time.perf_counter(), 0
-        path = workdir / "metrics.jsonl"
-        kept = []
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if line.strip()]
-            kept = [line for line in kept if json.loads(line)["step"] <= first_step]
-        path.write_text("".join(line + "\n" for line in kept))
-        self._file = path.open("a", buffering=1)
+        self._file = _resume_lines(workdir / "metrics.jsonl", first_step)
         self._board = _tensorboard(workdir, first_step)
         self._bar = tqdm(
             total=num_steps,
@@ -42,7 +39,6 @@ class Report:
             unit="step",
             smoothing=0.05,
             dynamic_ncols=True,
-            disable=quiet,
         )
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
@@ -54,10 +50,12 @@ class Report:
             seconds = time.perf_counter() - self._began
             line = {
                 "step": step,
-                "loss": float(np.mean(self._losses)),
+                "loss": finite_mean(self._losses),
                 "grad_norm": metrics["grad_norm"],
                 "images_per_second": self._counted * self._batch_size / seconds,
             }
+            if "skipped" in metrics:
+                line["skipped"] = metrics["skipped"]
             self._file.write(json.dumps(line) + "\n")
             self._bar.set_postfix_str(
                 f"loss {line['loss']:.4f}, {line['images_per_second']:.0f} images/s"
@@ -87,6 +85,28 @@ class Report:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def finite_mean(values: Sequence[float]) -> float:
+    """The mean of the values that are finite; NaN where none is."""
+    finite = [x for x in values if math.isfinite(x)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def _resume_lines(path: pathlib.Path, first_step: int) -> TextIO:
+    """The file, open to append, with the lines up to this step and no later one.
+
+    A process that was killed may have left half a line at the end.
+    """
+    kept = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            if json.loads(line)["step"] <= first_step:
+                kept.append(line + "\n")
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text("".join(kept))
+    draft.replace(path)
+    return path.open("a", buffering=1)
 
 
 def _tensorboard(workdir: pathlib.Path, first_step: int):

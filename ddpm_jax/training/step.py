@@ -132,6 +132,7 @@ def make_train_step(
         )
         if skip_nonfinite:
             updated = _keep_if(jnp.isfinite(metrics["grad_norm"]), updated, state)
+            metrics["skipped"] = updated.skipped
         return updated.replace(step=state.step + 1), metrics
 
     return train_step

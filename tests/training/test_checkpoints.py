@@ -1,5 +1,7 @@
 """What is saved comes back, and what cannot come back is named."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,3 +116,77 @@ def test_another_models_weights_are_refused(tmp_path):
         pytest.raises(checkpoints.CheckpointError, match="state of checkpoint"),
     ):
         checkpoints.restore_state(manager, 3, target(width=200))
+
+
+def files(directory, step=3):
+    return sorted(
+        path
+        for item in checkpoints.ALL
+        for path in (directory / str(step) / item).rglob("*")
+        if path.is_file() and path.name != "commit_success.txt"
+    )
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    """Of 30 bits, wherever they lie; Orbax itself reads on."""
+    saved(tmp_path)
+    rng = np.random.default_rng(0)
+    all_files = files(tmp_path)
+    sizes = np.array([path.stat().st_size for path in all_files])
+    checkpoints.check(tmp_path, 3)
+    for _ in range(30):
+        path = all_files[rng.choice(len(sizes), p=sizes / sizes.sum())]
+        before = path.read_bytes()
+        altered = bytearray(before)
+        altered[rng.integers(len(before))] ^= 1 << rng.integers(8)
+        path.write_bytes(altered)
+        with pytest.raises(checkpoints.CheckpointError, match="checksum"):
+            checkpoints.check(tmp_path, 3)
+        path.write_bytes(before)
+    checkpoints.check(tmp_path, 3)
+
+
+def test_a_damaged_step_is_set_aside_for_the_newest_good_one(tmp_path):
+    saved(tmp_path, (1, 2, 3))
+    for step in (2, 3):
+        files(tmp_path, step)[-1].write_bytes(b"")
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "notes.txt").write_text("not a checkpoint")
+    said = checkpoints.set_aside(tmp_path)
+    assert len(said) == 3
+    assert "does not match its checksum; going on from step 1" in said[0]
+    assert "7 set aside as 7.damaged: no complete checkpoint" in said[-1]
+    assert (tmp_path / "7.damaged" / "notes.txt").exists()
+    assert checkpoints.complete_steps(tmp_path) == [1]
+    assert checkpoints.set_aside(tmp_path) == []
+    saved(tmp_path, (3, 7))  # their places are free again
+    assert checkpoints.complete_steps(tmp_path) == [7, 3, 1]
+
+
+def test_where_all_are_damaged_nothing_is_touched(tmp_path):
+    saved(tmp_path, (2, 3))
+    for step in (2, 3):
+        files(tmp_path, step)[0].unlink()
+    with pytest.raises(
+        checkpoints.CheckpointError, match=r"no good checkpoint.*step 3"
+    ):
+        checkpoints.set_aside(tmp_path)
+    assert checkpoints.complete_steps(tmp_path) == [3, 2]
+
+
+def test_half_a_checkpoint_directory_is_noticed(tmp_path):
+    saved(tmp_path)
+    shutil.rmtree(tmp_path / "3" / "state")
+    with pytest.raises(checkpoints.CheckpointError, match=r"state.* is missing"):
+        checkpoints.check(tmp_path, 3)
+    checkpoints.check(tmp_path, 3, checkpoints.MODEL)  # a sample needs no more
+
+
+def test_a_loss_that_is_no_number_is_never_the_best(tmp_path):
+    losses = {1: 0.5, 2: float("nan"), 3: 0.7, 4: 0.6, 5: 0.9}
+    with checkpoints.open_checkpoints(tmp_path, keep_latest=1, keep_best=2) as manager:
+        for step, loss in losses.items():
+            state = initial().replace(step=jnp.array(step, jnp.int32))
+            checkpoints.save(manager, state, {}, loss=loss)
+            manager.wait_until_finished()
+    assert checkpoints.complete_steps(tmp_path) == [5, 4, 1]

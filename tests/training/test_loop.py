@@ -149,6 +149,58 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
         loop.run(config(), tmp_path / "file" / "run")
 
 
+def test_a_full_disk_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    """A limit on the size of a file stands for the disk: writing beyond it fails."""
+    workdir = tmp_path / "run"
+    loop.run(config(steps=2), workdir)
+    more = ["--train.num-steps=6", "--train.checkpoint-every=2"]
+    code = (
+        "import resource, runpy, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "sys.argv = ['train.py', *sys.argv[1:]]\n"
+        "runpy.run_path('train.py', run_name='__main__')\n"
+    )
+    arguments = ["--config", str(SMOKE), "--workdir", str(workdir), *more]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"},
+    )
+    assert done.returncode == 1
+    assert "\nerror: " in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert checkpoints.complete_steps(workdir / "checkpoints") == [2]
+    checkpoints.check(workdir / "checkpoints", 2)
+    loop.run(config(steps=4), workdir)
+    assert checkpoints.complete_steps(workdir / "checkpoints") == [4, 2]
+
+
+def test_a_damaged_checkpoint_is_said_and_the_run_goes_on(tmp_path, capsys):
+    loop.run(config(), tmp_path)
+    whole = saved_leaves(tmp_path, 4)
+    damaged = next((tmp_path / "checkpoints" / "4" / "state").rglob("d/*"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="step 2 is read in its place"):
+        (tmp_path / "checkpoints" / "4" / "ema" / "_METADATA").write_text("{}")
+        assert pipeline.load(tmp_path).step == 2
+    capsys.readouterr()
+    loop.run(config(), tmp_path)
+    said = capsys.readouterr().out
+    assert "going on from step 2" in said and "resumed from step 2" in said
+    for ours, theirs in zip(saved_leaves(tmp_path, 4), whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_half_a_line_of_metrics_is_no_obstacle(tmp_path):
+    loop.run(config(steps=2), tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "lo')
+    loop.run(config(), tmp_path)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+
+
 def start(workdir, *arguments):
     """train.py in a process of its own, as a person starts it."""
     environment = {

@@ -1,5 +1,8 @@
 """The same batch gives the same loss and gradient on any layout of devices."""
 
+import math
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -38,8 +41,8 @@ def chosen(step):
     return Chosen(index, np.arange(BATCH, dtype=np.int32))
 
 
-def train(make_runner, *, accumulate=1, step_sampler=None):
-    """Loss and gradient norm of each update, the last weights, the number of traces."""
+def make(accumulate=1, step_sampler=None):
+    """(train_step, initial_state) of a small run."""
     net, schedule = Net(), make_schedule(linear_betas(STEPS, end=0.3))
     step_sampler = step_sampler or uniform_steps(STEPS)
     tx = adam(learning_rate=0.01, clip_norm=0.1)
@@ -55,19 +58,26 @@ def train(make_runner, *, accumulate=1, step_sampler=None):
         null_label=3,
         accumulate=accumulate,
     )
-    traces = []
-
-    def counted(*args, **kwargs):
-        traces.append(1)
-        return train_step(*args, **kwargs)
 
     def initial():
         x, one = jnp.zeros((1, 4, 4, 1)), jnp.zeros(1, jnp.int32)
         params = net.init(jax.random.key(0), x, one, one, False)["params"]
         return init_state(jax.random.key(1), params, tx, step_sampler.init())
 
+    return train_step, initial
+
+
+def train(make_runner, **options):
+    """Loss and gradient norm of each update, the last weights, the number of traces."""
+    train_step, initial = make(**options)
+    traces = []
+
+    def counted(*args, **kwargs):
+        traces.append(1)
+        return train_step(*args, **kwargs)
+
     runner = make_runner(counted, jax.eval_shape(initial))
-    state, resident = runner.place_state(initial()), runner.place_data(data())
+    state, resident = runner.make_state(initial), runner.place_data(data())
     seen = []
     for step in range(UPDATES):
         state, metrics = runner.update(state, resident, chosen(step))
@@ -76,11 +86,11 @@ def train(make_runner, *, accumulate=1, step_sampler=None):
 
 
 def jit_on(count, fsdp=1):
-    def make(step, abstract):
+    def runner(step, abstract):
         mesh = parallel.make_mesh(jax.devices()[:count], fsdp=fsdp)
         return parallel.jit_runner(step, mesh, abstract)
 
-    return make
+    return runner
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +147,28 @@ def test_layouts_that_do_not_fit_are_refused():
         parallel.make_mesh(fsdp=3)
     with pytest.raises(ValueError, match="4 micro-batches x 8 devices; got 48"):
         parallel.check_divisible(48, 4, 8)
+
+
+def reduced(program):
+    """(kind, number of elements) of every exchange between devices in a program."""
+    found = []
+    kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
+    for line in program.as_text().splitlines():
+        if exchange := re.search(rf" = (.*?) ({kinds})(-start)?\(", line):
+            shapes = re.findall(r"\w+\[([\d,]*)\]", exchange[1])
+            sizes = (math.prod(map(int, filter(None, x.split(",")))) for x in shapes)
+            found.append((exchange[2], sum(sizes)))
+    return found
+
+
+def test_a_step_reduces_the_gradient_once_and_gathers_nothing():
+    step, initial = make()
+    abstract = jax.eval_shape(initial)
+    runner = parallel.jit_runner(step, parallel.make_mesh(), abstract)
+    program = runner.program.lower(abstract, data(), chosen(0)).compile()
+    parameters = sum(x.size for x in jax.tree.leaves(abstract.params))
+    exchanges = reduced(program)
+    assert {kind for kind, _ in exchanges} == {"all-reduce"}
+    sizes = sorted(size for _, size in exchanges)
+    scalars = 2
+    assert parameters <= sum(sizes) <= parameters + scalars

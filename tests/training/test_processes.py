@@ -1,0 +1,163 @@
+"""Real processes on this machine: the same run on every layout, saved by all."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from ddpm_jax.processes import Distributed, in_cluster
+from ddpm_jax.training import checkpoints
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+STEPS = 20
+
+
+def launch(arguments, processes, devices=1, script="train.py"):
+    """Starts one run on so many processes; their outputs, when all have ended."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
+    }
+    running = []
+    for i in range(processes):
+        meeting = [
+            f"--distributed.coordinator=127.0.0.1:{port}",
+            f"--distributed.num-processes={processes}",
+            f"--distributed.process-id={i}",
+        ]
+        command = [sys.executable, *script.split(), *map(str, arguments)]
+        running.append(
+            subprocess.Popen(
+                command + (meeting if processes > 1 else []),
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    try:
+        outputs = [x.communicate(timeout=300)[0] for x in running]
+    finally:
+        for x in running:
+            x.kill()
+    for x, output in zip(running, outputs, strict=True):
+        assert x.returncode == 0, output[-3000:]
+    return outputs
+
+
+def train(workdir, processes, devices=1, **fields):
+    fields = {"log-every": 1, "num-steps": STEPS, "checkpoint-every": 5, **fields}
+    arguments = ["--config", "configs/smoke.py", "--workdir", workdir]
+    arguments += [f"--train.{name}={value}" for name, value in fields.items()]
+    arguments += ["--sample.steps=2", "--sample.every=1000"]
+    return launch(arguments, processes, devices)
+
+
+def metrics(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return np.array([[row["loss"], row["grad_norm"]] for row in rows])
+
+
+def average(workdir, step=STEPS):
+    with checkpoints.open_checkpoints(workdir / "checkpoints", read_only=True) as m:
+        args = checkpoints.ocp.args
+        items = m.restore(step, args=args.Composite(ema=args.StandardRestore()))
+    return items["ema"]
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("single")
+    train(workdir, 1)
+    return workdir
+
+
+LAYOUTS = [(2, 1, {"runner": "pmap"}), (2, 2, {"fsdp": 2})]
+MORE = [(2, 1, {}), (1, 2, {}), (2, 2, {"runner": "pmap"}), (4, 1, {}), (4, 2, {})]
+MORE += [(4, 1, {"runner": "pmap"})]
+
+
+@pytest.mark.parametrize(
+    ("processes", "devices", "fields"),
+    [*LAYOUTS, *(pytest.param(*layout, marks=pytest.mark.slow) for layout in MORE)],
+)
+def test_many_processes_train_as_one(single, tmp_path, processes, devices, fields):
+    train(tmp_path, processes, devices, **fields)
+    np.testing.assert_allclose(metrics(tmp_path), metrics(single), rtol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "layouts",
+    [
+        [(10, 2, 1), (20, 1, 2)],
+        pytest.param(
+            [(5, 2, 1), (10, 1, 2), (15, 4, 1), (20, 1, 1)], marks=pytest.mark.slow
+        ),
+    ],
+    ids=["2x1 1x2", "2x1 1x2 4x1 1x1"],
+)
+def test_a_run_may_move_between_layouts(single, tmp_path, layouts):
+    for end, processes, devices in layouts:
+        train(tmp_path, processes, devices, **{"num-steps": end})
+    np.testing.assert_allclose(metrics(tmp_path), metrics(single), rtol=2e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5),
+        average(tmp_path),
+        average(single),
+    )
+
+
+def test_processes_share_the_samples_and_the_bound(single, tmp_path):
+    drawn = {}
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        arguments = ["--workdir", single, "--out", out, "--num", 22, "--npz"]
+        arguments += ["--batch-size", 4, "--steps", 5, "--label", 3]
+        launch(arguments, processes, script="sample.py")
+        drawn[processes] = np.load(out / "samples.npz")["images"]
+        assert not (out / "unfinished").exists()
+    np.testing.assert_array_equal(drawn[1], drawn[2])
+    assert len(np.unique(drawn[1].reshape(22, -1), axis=0)) == 22
+
+    bits = {}
+    for processes in (1, 2):
+        arguments = ["--workdir", single, "--num", 22, "--batch-size", 4]
+        launch(arguments, processes, script="-m ddpm_jax.evaluation.likelihood")
+        bits[processes] = dict(np.load(single / "likelihood" / "terms.npz"))
+    for name in bits[1]:
+        np.testing.assert_array_equal(bits[1][name], bits[2][name])
+
+
+def test_where_processes_meet_is_said_whole():
+    with pytest.raises(ValueError, match="go together"):
+        Distributed(coordinator="localhost:1")
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.1; got 2"):
+        Distributed(coordinator="localhost:1", num_processes=2, process_id=2)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "8"}, False),  # sbatch without srun
+        ({"SLURM_STEP_NUM_TASKS": "8"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+    ],
+)
+def test_a_cluster_is_known_by_its_environment(environment, expected):
+    assert in_cluster(environment) is expected
