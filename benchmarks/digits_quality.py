@@ -59,7 +59,7 @@ def main() -> None:
     model = ddpm_jax.load(options.workdir)
     diffusion = model.config.diffusion
 
-    def draw(count: int, name: str, steps: int | None, **more) -> np.ndarray:
+    def draw(count: int, name: str, steps: int | None = None, **more) -> np.ndarray:
         label = jnp.arange(count) % 10
         x = model.sample(
             jax.random.key(SEED),

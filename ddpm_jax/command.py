@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import logging
 import os
 import pathlib
 import runpy
@@ -78,10 +79,15 @@ def read_config(path: pathlib.Path) -> Config:
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """What a person can mend ends the program with one line and exit code 1."""
+    traceback = os.environ.get("DDPM_JAX_TRACEBACK")
+    if not traceback:
+        # Orbax logs the traceback of what its threads raise, and then raises it here.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        if os.environ.get("DDPM_JAX_TRACEBACK"):
+        if traceback:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         warnings.simplefilter("ignore")  # what is torn down now has nothing to add

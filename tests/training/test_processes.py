@@ -3,9 +3,11 @@
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -18,8 +20,8 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 STEPS = 20
 
 
-def launch(arguments, processes, devices=1, script="train.py"):
-    """Starts one run on so many processes; their outputs, when all have ended."""
+def start(arguments, processes, devices=1, script="train.py"):
+    """Starts one run on so many processes."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -47,14 +49,23 @@ def launch(arguments, processes, devices=1, script="train.py"):
                 text=True,
             )
         )
+    return running
+
+
+def finish(running, code=0):
+    """The outputs of processes that are to end by themselves with this exit code."""
     try:
         outputs = [x.communicate(timeout=300)[0] for x in running]
     finally:
         for x in running:
             x.kill()
     for x, output in zip(running, outputs, strict=True):
-        assert x.returncode == 0, output[-3000:]
+        assert x.returncode == code, output[-3000:]
     return outputs
+
+
+def launch(*run, **options):
+    return finish(start(*run, **options))
 
 
 def train(workdir, processes, devices=1, **fields):
@@ -140,6 +151,24 @@ def test_processes_share_the_samples_and_the_bound(single, tmp_path):
         bits[processes] = dict(np.load(single / "likelihood" / "terms.npz"))
     for name in bits[1]:
         np.testing.assert_array_equal(bits[1][name], bits[2][name])
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path):
+    arguments = ["--config", "configs/smoke.py", "--workdir", tmp_path]
+    arguments += ["--train.num-steps=100000", "--train.log-every=1"]
+    arguments += ["--train.checkpoint-every=100000", "--sample.every=100000"]
+    running = start(arguments, 2)
+    deadline = time.monotonic() + 200
+    path = tmp_path / "metrics.jsonl"
+    while not path.exists() or path.read_text().count("\n") < 3:
+        assert time.monotonic() < deadline and running[0].poll() is None
+        time.sleep(0.05)
+    running[1].send_signal(signal.SIGTERM)
+    output = finish(running, 128 + signal.SIGTERM)[0]
+    done = len(path.read_text().splitlines())
+    assert f"SIGTERM: saved step {done}" in output
+    assert checkpoints.complete_steps(tmp_path / "checkpoints") == [done]
+    checkpoints.check(tmp_path / "checkpoints", done)
 
 
 def test_where_processes_meet_is_said_whole():
