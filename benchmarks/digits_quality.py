@@ -1,14 +1,16 @@
 """Samples of the README's run against real digits.
 
-    python benchmarks/digits_quality.py --workdir runs/digits
+    python benchmarks/digits_quality.py --workdir runs/digits [--hybrid runs/hybrid]
 
 Distances are L2 over the 64 pixels in [-1, 1], to the nearest training digit; the
 yardstick is the median over the held-out digits. Samples should lie as close as those
 do: much farther is not a digit, much closer is a copy. Labels are judged by a
-3-nearest-neighbour vote of the training digits.
+3-nearest-neighbour vote of the training digits. Bits/dim are those that
+`python -m ddpm_jax.evaluation.likelihood` has left in the workdirs.
 """
 
 import argparse
+import json
 import pathlib
 
 import jax
@@ -49,6 +51,7 @@ def main() -> None:
     """Draws, measures, prints the table and writes it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workdir", type=pathlib.Path, default="runs/digits")
+    parser.add_argument("--hybrid", type=pathlib.Path, help="a learned-variance run")
     parser.add_argument("--num", type=int, default=256)
     parser.add_argument("--labelled", type=int, default=500)
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "digits.json")
@@ -78,7 +81,8 @@ def main() -> None:
     full = median(ancestral)
     nearest = float(distances(ancestral, train.images).min())
     ddim = median(draw(options.num, "ddim", 20))
-    solver = median(draw(options.num, "dpm_solver_pp", 10))
+    solver = median(draw(options.num, "dpm_solver_pp", 10, spacing="logsnr"))
+    uniform = median(draw(options.num, "dpm_solver_pp", 10))
     guided = draw(options.labelled, "ddim", 50, guidance=2.0)
     judged = vote(distances(guided, train.images), train.labels)
     right = float(np.mean(judged == np.arange(options.labelled) % 10))
@@ -90,11 +94,21 @@ def main() -> None:
         ("1000 ancestral steps, median distance", full, ""),
         ("... over held-out", full / held_out, "0.70 to 1.15"),
         ("DDIM, 20 steps, over ancestral", ddim / full, "at most 1.25"),
-        ("DPM-Solver++, 10 steps, over ancestral", solver / full, "at most 1.25"),
+        (
+            "DPM-Solver++, 10 steps even in log-SNR, the same",
+            solver / full,
+            "at most 1.25",
+        ),
+        ("DPM-Solver++, 10 steps even in t, the same", uniform / full, ""),
         ("guidance 2, judged as their label", right, "at least 0.95"),
         ("real held-out digits, judged as their label", real_right, ""),
         ("the sample nearest to a training digit", nearest, "above 0: no copy"),
     ]
+    for name, workdir in (("fixed", options.workdir), ("learned", options.hybrid)):
+        if workdir and (path := workdir / "likelihood" / "bits_per_dim.json").exists():
+            bits = json.loads(path.read_text())["bits_per_dim"]
+            bound = "below the fixed" if name == "learned" else ""
+            rows.append((f"bits/dim, held out, {name} variance", bits, bound))
     print("| measure | value | bound |\n|---|---|---|")
     for name, value, bound in rows:
         print(f"| {name} | {value:.3f} | {bound} |")

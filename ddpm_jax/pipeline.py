@@ -168,19 +168,28 @@ class Model:
         scale = jnp.asarray(guidance, float)
         return classifier_free(conditional, label, classes, scale)
 
-    def __repr__(self) -> str:
-        """One line for each thing a person asks first."""
+    def _facts(self) -> dict[str, str]:
+        """What a person asks first."""
         count = sum(x.size for x in jax.tree.leaves(self.params))
         data, diffusion = self.config.data, self.config.diffusion
-        size = f"{data.image_size}x{data.image_size}x{data.channels}"
-        kind = "unconditional"
-        if data.num_classes is not None:
-            kind = f"{data.num_classes} classes"
-        return (
-            f"Model({size}, {kind}, {count:,} parameters, {self.step:,} updates,\n"
-            f"      {diffusion.schedule.num_steps} {diffusion.schedule.kind} steps, "
-            f"predicts {diffusion.predict}, {diffusion.variance})"
-        )
+        classes = data.num_classes
+        schedule = diffusion.schedule
+        return {
+            "images": f"{data.image_size}x{data.image_size}x{data.channels}",
+            "labels": "none" if classes is None else f"{classes} classes",
+            "network": f"{count:,} parameters",
+            "trained": f"{self.step:,} updates",
+            "chain": f"{schedule.num_steps} {schedule.kind} steps",
+            "predicts": f"{diffusion.predict}, variance {diffusion.variance}",
+        }
+
+    def __repr__(self) -> str:
+        return f"Model({', '.join(f'{k}: {v}' for k, v in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        """The same as a table, in a notebook."""
+        rows = (f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in self._facts().items())
+        return f"<table>{''.join(rows)}</table>"
 
 
 def load(path: pathlib.Path | str, *, step: int | None = None) -> Model:
@@ -223,7 +232,12 @@ def _read_weights(path: pathlib.Path, step: int | None) -> Model:
 
     if step is not None:
         raise FileNotFoundError(f"{path} is not the workdir of a run: no checkpoints/")
-    weights = read_model(path)
+    try:
+        weights = read_model(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path} is not the workdir of a run (no checkpoints/), and {error}"
+        ) from error
     return Model(
         params=jax.tree.map(jnp.asarray, weights.params),
         schedule=build.make_schedule(weights.config.diffusion.schedule),

@@ -10,7 +10,7 @@ import pytest
 import ddpm_jax
 from ddpm_jax.command import read_config
 from ddpm_jax.diffusion import sampling
-from ddpm_jax.diffusion.samplers import ddim, heun
+from ddpm_jax.diffusion.samplers import ddim, dpm_solver_pp, heun
 from ddpm_jax.training import loop
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -30,7 +30,30 @@ def model(tmp_path_factory):
 
 
 def test_it_says_what_it_is(model):
-    assert "8x8x1, 10 classes, 45,321 parameters, 2 updates" in repr(model)
+    for said in (repr(model), model._repr_html_()):
+        for fact in ("8x8x1", "10 classes", "45,321 parameters", "2 updates"):
+            assert fact in said
+
+
+def test_a_draw_may_be_divided_over_the_devices(model):
+    spread = model.over_local_devices()
+    key = jax.random.key(4)
+    alone = model.sample(key, 16, steps=3, label=2, guidance=2.0)
+    divided = spread.sample(key, 16, steps=3, label=2, guidance=2.0)
+    assert len(divided.sharding.device_set) == jax.local_device_count() == 8
+    np.testing.assert_allclose(divided, alone, atol=1e-5)
+    odd = spread.sample(key, 3, steps=3, label=2)  # does not divide; drawn all the same
+    np.testing.assert_allclose(odd, model.sample(key, 3, steps=3, label=2), atol=1e-5)
+
+
+@pytest.mark.parametrize("spacing", ["logsnr", "karras"])
+def test_a_solver_may_step_between_the_trained_steps(model, spacing):
+    x = model.sample(
+        jax.random.key(5), 2, sampler=dpm_solver_pp(), steps=6, spacing=spacing, label=1
+    )
+    assert np.isfinite(x).all()
+    with pytest.raises(ValueError, match=r"must lie in 1\.\.20; got 21"):
+        model.sample(jax.random.key(5), 2, steps=21, spacing=spacing, label=1)
 
 
 def test_it_is_a_pytree_that_jit_and_vmap_take(model):
