@@ -13,6 +13,8 @@ import jax
 import numpy as np
 import pytest
 
+from ddpm_jax.data import load_digits
+from ddpm_jax.images import save_png
 from ddpm_jax.processes import Distributed, in_cluster
 from ddpm_jax.training import checkpoints
 
@@ -190,3 +192,36 @@ def test_where_processes_meet_is_said_whole():
 )
 def test_a_cluster_is_known_by_its_environment(environment, expected):
     assert in_cluster(environment) is expected
+
+
+@pytest.mark.slow
+def test_streamed_batches_do_not_depend_on_the_processes(tmp_path):
+    """Also with worker processes, and across a resume."""
+    images = load_digits("train").images[:60]
+    for i, image in enumerate(images):
+        folder = tmp_path / "images" / str(i % 3)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_png(folder / f"{i}.png", image, enlarge=1)
+    streamed = {
+        "config": "configs/smoke.py",
+        "data.source": "folder",
+        "data.path": tmp_path / "images",
+        "data.num-classes": 3,
+        "train.num-steps": 10,
+        "train.log-every": 1,
+        "train.checkpoint-every": 5,
+        "sample.every": 1000,
+        "sample.steps": 2,
+    }
+
+    def run(name, processes, **fields):
+        chosen = {**streamed, "workdir": tmp_path / name, **fields}
+        arguments = [f"--{key}={value}" for key, value in chosen.items()]
+        launch([*arguments, "--data.no-resident"], processes)
+        return metrics(tmp_path / name)
+
+    alone = run("alone", 1)
+    np.testing.assert_allclose(run("two", 2), alone, rtol=2e-4)
+    run("resumed", 2, **{"train.num-steps": 5})
+    again = run("resumed", 1, **{"data.workers": 2})
+    np.testing.assert_allclose(again, alone, rtol=2e-4)
