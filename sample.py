@@ -30,7 +30,7 @@ class Options:
     seed: int = 0  # image i of a seed is always the same image
     sampler: str = "ddpm"  # ddpm, ddim, dpm_solver_pp, unipc or heun
     steps: int | None = None  # steps of the reverse chain; None = all
-    spacing: str = "uniform"  # which: uniform, ddim, trailing, logsnr, karras, ...
+    spacing: str = "uniform"  # which, with --steps: trailing, logsnr, karras, ...
     eta: float = 0.0  # ddim: 0 = deterministic, 1 = as noisy as ddpm
     label: int | None = None  # of every image; None = no label
     guidance: float | None = None  # scale of classifier-free guidance; needs a label
@@ -47,6 +47,10 @@ class Options:
             raise ValueError(
                 "--num and --batch-size must be at least 1; "
                 f"got {self.num} and {self.batch_size}"
+            )
+        if self.spacing != "uniform" and self.steps is None:
+            raise ValueError(
+                f"--spacing {self.spacing} spaces so many --steps; got none"
             )
         if self.num > SHOWN and not (self.png or self.npz):
             raise ValueError(

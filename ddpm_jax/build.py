@@ -48,6 +48,7 @@ VARIANCE = {
 INITIALIZERS: dict[str, dict] = {"ddpm": {}, "improved": IMPROVED_INIT}
 WEIGHTS: dict = {"min_snr": losses.min_snr, "p2": losses.p2}
 SAMPLERS = ("ddpm", "ddim", "dpm_solver_pp", "unipc", "heun")
+SPACINGS = ("uniform", "ddim", "quadratic", "leading", "trailing", "linspace")
 SOLVER_SPACINGS: dict[str, Callable] = {  # positions, also between two steps
     "logsnr": solver_spacing.log_snr_positions,
     "karras": solver_spacing.karras_positions,
@@ -78,7 +79,10 @@ def make_schedule(
         ValueError: if there is no such spacing, or it has no so many steps.
     """
     betas = make_betas(config)
-    if steps is None or steps == config.num_steps:
+    known = (*SPACINGS, *SOLVER_SPACINGS)
+    if spacing not in known:
+        raise ValueError(f"spacing must be one of {', '.join(known)}; got {spacing!r}")
+    if steps is None or (steps == config.num_steps and spacing in SPACINGS):
         return schedules.make_schedule(betas)
     if not 1 <= steps <= config.num_steps:
         raise ValueError(

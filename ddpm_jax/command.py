@@ -67,7 +67,10 @@ def read_config(path: pathlib.Path) -> Config:
     if not path.is_file():
         raise ValueError(f"--config must name a file with get_config(); got {path}")
     get_config = runpy.run_path(str(path)).get("get_config")
-    config = get_config() if callable(get_config) else None
+    try:
+        config = get_config() if callable(get_config) else None
+    except TypeError as error:  # a field that is not one
+        raise ValueError(f"{path}: {error}") from error
     if not isinstance(config, Config):
         raise ValueError(
             f"{path} must define get_config() that returns a ddpm_jax.config.Config; "

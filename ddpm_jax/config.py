@@ -6,6 +6,7 @@ for functions; `ddpm_jax.build` is the one place that maps them.
 """
 
 import dataclasses
+import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -39,6 +40,7 @@ class DataConfig:
     workers: int = 0  # streaming: worker processes that decode; 0 = this process
 
     def __post_init__(self):
+        _check_types("data", self)
         _check("data.image_size", self.image_size, self.image_size >= 1, "at least 1")
         _check("data.channels", self.channels, self.channels in (1, 3), "1 or 3")
         _check("data.workers", self.workers, self.workers >= 0, "at least 0")
@@ -71,6 +73,7 @@ class ScheduleConfig:
     zero_terminal_snr: bool = False  # shift the betas so that x_T is pure noise
 
     def __post_init__(self):
+        _check_types("schedule", self)
         _check("schedule.num_steps", self.num_steps, self.num_steps >= 2, "at least 2")
         read = SCHEDULE_FIELDS[self.kind]
         for name in ("start", "end", "fraction", "offset", "max_beta"):
@@ -83,6 +86,11 @@ class ScheduleConfig:
                     f"takes {', '.join(read) or 'nothing'}; got {value}"
                 )
             _check(f"schedule.{name}", value, 0 < value < 1, "in (0, 1)")
+
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether x_T holds nothing of x_0: the terminal SNR is 0."""
+        return self.zero_terminal_snr or self.kind == "jsd"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +109,7 @@ class DiffusionConfig:
     clip: bool = True  # clip each predicted x0 to [-1, 1] while sampling
 
     def __post_init__(self):
+        _check_types("diffusion", self)
         learned = self.variance.startswith("learned")
         if self.loss == "hybrid" and not learned:
             raise ValueError(
@@ -117,10 +126,11 @@ class DiffusionConfig:
                 "diffusion.weight weighs the simple loss; with diffusion.loss=vlb it "
                 f"must be constant; got {self.weight}"
             )
-        if self.schedule.zero_terminal_snr and self.predict == "eps":
+        if self.schedule.ends_in_noise and self.predict == "eps":
             raise ValueError(
-                "with zero terminal SNR the network must predict v or x0, because eps "
-                "says nothing of x0 at the last step; got diffusion.predict=eps"
+                "with zero terminal SNR (schedule.zero_terminal_snr, or kind=jsd) the "
+                "network must predict v or x0, because eps says nothing of x0 at the "
+                "last step; got diffusion.predict=eps"
             )
         _check_probability("diffusion.label_dropout", self.label_dropout)
 
@@ -151,6 +161,7 @@ class NetworkConfig:
     init: Literal["ddpm", "improved"] = "ddpm"  # rules for the initial weights
 
     def __post_init__(self):
+        _check_types("network", self)
         _check_probability("network.dropout", self.dropout)
         for name in ("channels", "num_blocks", "num_groups"):
             value = getattr(self, name)
@@ -159,6 +170,14 @@ class NetworkConfig:
             raise ValueError(
                 "network.multipliers must be one or more positive integers; "
                 f"got {self.multipliers}"
+            )
+        _check("network.num_heads", self.num_heads, self.num_heads >= 1, "at least 1")
+        if self.head_channels is not None:
+            _check(
+                "network.head_channels",
+                self.head_channels,
+                self.head_channels >= 1,
+                "at least 1",
             )
         for multiplier in self.multipliers:
             width = self.channels * multiplier
@@ -184,6 +203,7 @@ class OptimConfig:
     ema_decay: float = 0.9999  # of the float32 average that every sample uses
 
     def __post_init__(self):
+        _check_types("optim", self)
         _check(
             "optim.learning_rate",
             self.learning_rate,
@@ -221,12 +241,15 @@ class TrainConfig:
     on_nonfinite: Literal["stop", "skip"] = "stop"  # a loss that is not a number
 
     def __post_init__(self):
+        _check_types("train", self)
         for name in (
             *("num_steps", "batch_size", "accumulate", "fsdp", "log_every"),
             *("checkpoint_every", "keep_latest"),
         ):
             value = getattr(self, name)
             _check(f"train.{name}", value, value >= 1, "at least 1")
+        if self.keep_every is not None:
+            _check("train.keep_every", self.keep_every, self.keep_every >= 1, ">= 1")
         _check("train.keep_best", self.keep_best, self.keep_best >= 0, "at least 0")
         if self.batch_size % self.accumulate:
             raise ValueError(
@@ -244,12 +267,13 @@ class TrainConfig:
 class SampleConfig:
     """The grids that a run draws from its averaged weights."""
 
-    sampler: Literal["ddpm", "ddim", "dpm_solver_pp", "heun"] = "ddpm"
+    sampler: Literal["ddpm", "ddim", "dpm_solver_pp", "unipc", "heun"] = "ddpm"
     steps: int | None = None  # None = all T
     every: int = 5000  # training steps between grids
     num: int = 64  # images in a grid
 
     def __post_init__(self):
+        _check_types("sample", self)
         for name in ("every", "num"):
             value = getattr(self, name)
             _check(f"sample.{name}", value, value >= 1, "at least 1")
@@ -267,6 +291,7 @@ class Config:
     sample: SampleConfig = field(default_factory=SampleConfig)
 
     def __post_init__(self):
+        _check_types("", self)
         halvings = len(self.network.multipliers) - 1
         if self.data.image_size % 2**halvings:
             raise ValueError(
@@ -277,6 +302,23 @@ class Config:
             raise ValueError(
                 "diffusion.label_dropout needs labels to drop; got "
                 f"{self.diffusion.label_dropout} with data.num_classes=None"
+            )
+        if self.diffusion.label_dropout and not self.network.null_label:
+            raise ValueError(
+                "diffusion.label_dropout needs a row for no label; got "
+                f"{self.diffusion.label_dropout} with network.null_label=False"
+            )
+        sizes = [self.data.image_size // 2**level for level in range(halvings + 1)]
+        for size in self.network.attention_resolutions:
+            if size not in sizes:
+                raise ValueError(
+                    "network.attention_resolutions must be sizes that the network has, "
+                    f"{', '.join(map(str, sizes))}; got {size}"
+                )
+        if self.diffusion.schedule.ends_in_noise and self.sample.sampler == "heun":
+            raise ValueError(
+                "sample.sampler=heun cannot start from zero terminal SNR, where its "
+                "sigma is infinite; choose another for this schedule"
             )
         steps, total = self.sample.steps, self.diffusion.schedule.num_steps
         if steps is not None:
@@ -321,6 +363,40 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
         elif a != b:
             found.append(f"{path}{item.name}: {a!r}, not {b!r}")
     return found
+
+
+def _check_types(section: str, config: Any) -> None:
+    """Raises ValueError unless every field is of its type; makes lists tuples."""
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if isinstance(value, list):
+            value = tuple(value)
+            object.__setattr__(config, name, value)
+        if not _is_of(value, hint):
+            label = f"{section}.{name}" if section else name
+            if typing.get_origin(hint) is Literal:
+                rule = f"one of {', '.join(map(str, typing.get_args(hint)))}"
+            else:
+                rule = f"of type {getattr(hint, '__name__', hint)}"
+            raise ValueError(f"{label} must be {rule}; got {value!r}")
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return value in arguments
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_of(value, each) for each in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        wanted = arguments
+        if arguments[-1] is Ellipsis:
+            wanted = arguments[:1] * len(value)
+        return len(value) == len(wanted) and all(map(_is_of, value, wanted))
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if hint is float else hint)
 
 
 def _check(name: str, value: object, holds: bool, rule: str) -> None:

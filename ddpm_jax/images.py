@@ -19,10 +19,17 @@ def to_uint8(x: jax.Array | np.ndarray) -> np.ndarray:
     """Floats in [-1, 1] to uint8 in 0..255: clipped, and rounded to the nearest.
 
     The inverse of x / 127.5 - 1. (Ho's and OpenAI's code truncate instead.)
+
+    Raises:
+        FloatingPointError: if a value is not finite; no picture shows that.
     """
-    return np.round(np.clip(np.asarray(x, np.float32), -1, 1) * 127.5 + 127.5).astype(
-        np.uint8
-    )
+    values = np.asarray(x, np.float32)
+    if not np.isfinite(values).all():
+        raise FloatingPointError(
+            f"images must be finite; {np.sum(~np.isfinite(values))} of their "
+            f"{values.size} values are not"
+        )
+    return np.round(np.clip(values, -1, 1) * 127.5 + 127.5).astype(np.uint8)
 
 
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:

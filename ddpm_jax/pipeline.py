@@ -141,7 +141,7 @@ class Model:
         data = self.config.data
         shape = (num, data.image_size, data.image_size, data.channels)
         schedule = self.schedule
-        if steps is not None and steps != schedule.num_steps:
+        if steps is not None:
             schedule = build.make_schedule(
                 self.config.diffusion.schedule, steps=steps, spacing=spacing
             )

@@ -153,3 +153,61 @@ def test_schedules_are_those_that_the_config_names():
         np.testing.assert_allclose(betas[[0, -1]], [first, last], rtol=1e-7)
     scaled = config.ScheduleConfig(num_steps=4000, start=2.5e-5, end=0.005)
     np.testing.assert_allclose(build.make_betas(scaled)[[0, -1]], [2.5e-5, 0.005])
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (
+            lambda: config.DiffusionConfig(predict="epsilon"),
+            "one of eps, x0, v; got",
+        ),
+        (
+            lambda: config.ScheduleConfig(kind="lineer"),
+            "schedule.kind must be one of",
+        ),
+        (
+            lambda: config.TrainConfig(batch_size="64"),
+            "batch_size must be of type int",
+        ),
+        (
+            lambda: config.TrainConfig(batch_size=64.0),
+            "batch_size must be of type int",
+        ),
+        (lambda: config.TrainConfig(keep_every=0), "train.keep_every"),
+        (lambda: config.NetworkConfig(num_heads=0), "network.num_heads"),
+        (
+            lambda: config.DiffusionConfig(schedule=config.ScheduleConfig(kind="jsd")),
+            "must predict v or x0",
+        ),
+        (
+            lambda: config.Config(
+                data=config.DataConfig(num_classes=10),
+                network=config.NetworkConfig(
+                    attention_resolutions=(8,), null_label=False
+                ),
+                diffusion=config.DiffusionConfig(label_dropout=0.1),
+            ),
+            "a row for no label",
+        ),
+        (lambda: config.Config(), "sizes that the network has, 8, 4, 2, 1; got 16"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_a_file_too(make, line):
+    with pytest.raises(ValueError, match=line):
+        make()
+
+
+def test_a_list_is_as_good_as_a_tuple():
+    assert config.NetworkConfig(multipliers=[1, 2]) == config.NetworkConfig(
+        multipliers=(1, 2)
+    )
+
+
+def test_a_misspelt_field_of_a_file_is_one_line(tmp_path):
+    (tmp_path / "bad.py").write_text(
+        "from ddpm_jax.config import TrainConfig\n"
+        "def get_config():\n    return TrainConfig(batchsize=1)\n"
+    )
+    with pytest.raises(ValueError, match=r"bad\.py: .*batchsize"):
+        read_config(tmp_path / "bad.py")

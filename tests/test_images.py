@@ -45,3 +45,8 @@ def test_gif_keeps_its_frames(tmp_path):
     frames = [np.full((4, 4, 1), value, np.uint8) for value in (0, 100, 200)]
     images.save_gif(tmp_path / "a.gif", frames)
     assert Image.open(tmp_path / "a.gif").n_frames == 3
+
+
+def test_what_is_not_finite_is_no_picture():
+    with pytest.raises(FloatingPointError, match="1 of their 4 values"):
+        images.to_uint8(np.array([0.0, 1.0, np.nan, -1.0]))

@@ -9,6 +9,7 @@ terms of every step, with a plot of them, into WORKDIR/likelihood.
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from ddpm_jax import build, processes
 from ddpm_jax.command import one_line_errors, use_compilation_cache
+from ddpm_jax.config import DataConfig
 from ddpm_jax.data import ImageArrays, to_float
 from ddpm_jax.diffusion.likelihood import BitsPerDim, bits_per_dim
 from ddpm_jax.diffusion.schedules import Schedule
@@ -39,6 +41,10 @@ class Options:
     distributed: processes.Distributed = dataclasses.field(
         default_factory=processes.Distributed
     )
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size must be at least 1; got {self.batch_size}")
 
 
 def evaluate(
@@ -144,15 +150,10 @@ def main(options: Options) -> None:
     """Evaluates, prints, writes."""
     model = load(options.workdir)
     config = model.config
-    data = build.load_images(config.data, options.split or config.data.test_split)
-    if options.num is not None:
-        if not 1 <= options.num <= data.num_examples:
-            raise ValueError(
-                f"--num must lie in 1..{data.num_examples}; got {options.num}"
-            )
-        labels = None if data.labels is None else data.labels[: options.num]
-        images = data.images[: options.num]
-        data = dataclasses.replace(data, images=images, labels=labels)
+    if options.split is not None and config.data.source == "folder":
+        raise ValueError(f"a folder has no splits; got --split {options.split}")
+    split = options.split or config.data.test_split
+    data = processes.main_first("data", lambda: _load(config.data, split, options.num))
     schedule = build.make_schedule(config.diffusion.schedule, steps=options.steps)
     bound = evaluate(
         jax.random.key(options.seed),
@@ -177,6 +178,29 @@ def main(options: Options) -> None:
         f"{result['bits_per_dim']:.4f} +- {result['standard_error']:.4f} bits/dim over "
         f"{result['images']} images of {data.name} (decoder {result['decoder']:.4f}, "
         f"prior {result['prior']:.2g}); terms in {out}"
+    )
+
+
+def _load(config: DataConfig, split: str, num: int | None) -> ImageArrays:
+    """The first `num` images of a split, all of them if None."""
+    whole: Any
+    if config.resident:
+        whole = build.load_images(config, split)
+    else:
+        whole = build.open_images(config, split)
+    if num is None:
+        num = len(whole)
+    if not 1 <= num <= len(whole):
+        raise ValueError(f"--num must lie in 1..{len(whole)}; got {num}")
+    examples = [whole[i] for i in tqdm(range(num), desc="images", leave=False)]
+    labels = None
+    if whole.label_names:
+        labels = np.stack([example["label"] for example in examples])
+    return ImageArrays(
+        images=np.stack([example["image"] for example in examples]),
+        labels=labels,
+        name=whole.name,
+        label_names=whole.label_names,
     )
 
 

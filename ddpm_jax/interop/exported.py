@@ -91,7 +91,7 @@ def _drawing(
     size, channels = config.data.image_size, config.data.channels
     classes = config.data.num_classes
     schedule = model.schedule
-    if steps is not None and steps != schedule.num_steps:
+    if steps is not None:
         schedule = build.make_schedule(
             config.diffusion.schedule, steps=steps, spacing=spacing
         )

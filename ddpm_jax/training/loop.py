@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import build, processes
-from ddpm_jax.config import Config, differences, from_dict, to_dict
+from ddpm_jax.config import Config, OptimConfig, differences, from_dict, to_dict
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.images import grid, save_png, to_uint8
 from ddpm_jax.training import checkpoints, parallel
@@ -145,12 +145,8 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
             while len(pending) > ahead:
                 number, metrics = pending.popleft()
                 metrics = {name: float(value) for name, value in metrics.items()}
-                if train.on_nonfinite == "stop" and not np.isfinite(metrics["loss"]):
-                    raise FloatingPointError(
-                        f"the loss of step {number} is {metrics['loss']}: training "
-                        "stopped; the newest good checkpoint in "
-                        f"{workdir} is step {checkpoints.latest_step(manager)}"
-                    )
+                if train.on_nonfinite == "stop":
+                    _check_finite(number, metrics, workdir, manager)
                 losses.append(metrics["loss"])
                 if report is not None:
                     report.step(number, metrics)
@@ -202,23 +198,51 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
     return Outcome(step, stop.by if step < train.num_steps else None)
 
 
+def _check_finite(step: int, metrics: dict[str, float], workdir, manager) -> None:
+    # A gradient may be no number where the loss is one; the weights then are none.
+    for name, what in (("loss", "loss"), ("grad_norm", "gradient's norm")):
+        if not np.isfinite(metrics[name]):
+            raise FloatingPointError(
+                f"the {what} of step {step} is {metrics[name]}: training stopped; the "
+                f"newest good checkpoint in {workdir} is step "
+                f"{checkpoints.latest_step(manager)}"
+            )
+
+
 def _check_same_model(manager, step: int, config: Config, workdir) -> None:
+    """Raises ValueError where the checkpoint is of other weights or another state.
+
+    How a network is computed may change in a run: precision, memory, dropout, clipping.
+    """
     theirs = from_dict(checkpoints.restore_config(manager, step))
-    same = [
+    free = {"network.remat", "network.dtype", "network.dropout", "diffusion.clip"}
+    free |= {"data.path", "data.split", "data.test_split", "data.resize"}
+    free |= {"data.resident", "data.workers"}
+    found = [
         *differences(config.network, theirs.network, "network."),
         *differences(config.diffusion, theirs.diffusion, "diffusion."),
-        *(
-            line
-            for line in differences(config.data, theirs.data, "data.")
-            if line.split(":")[0].split(".")[1]
-            in ("image_size", "channels", "num_classes", "source", "name", "flip")
-        ),
+        *differences(config.data, theirs.data, "data."),
     ]
-    if same:
+    other = [line for line in found if line.split(":")[0] not in free]
+    for name, kept in _optimizer_parts(config.optim).items():
+        before = _optimizer_parts(theirs.optim)[name]
+        if kept != before:
+            other.append(f"optim.{name} is {kept}, not {before}")
+    if other:
         raise ValueError(
-            f"{workdir} holds a run of another model: {same[0]}"
-            + (f" (and {len(same) - 1} more fields differ)" if len(same) > 1 else "")
+            f"{workdir} holds a run of another model: {other[0]}"
+            + (f" (and {len(other) - 1} more fields differ)" if len(other) > 1 else "")
         )
+
+
+def _optimizer_parts(optim: OptimConfig) -> dict[str, str]:
+    """What decides which parts the optimiser's state has."""
+    scheduled = optim.warmup_steps > 0 or optim.decay_steps is not None
+    return {
+        "clip_norm": "None" if optim.clip_norm is None else "a bound",
+        "weight_decay": "positive" if optim.weight_decay else "0",
+        "warmup_steps and decay_steps": "a schedule" if scheduled else "0 and None",
+    }
 
 
 def _write_config(config: Config, workdir: pathlib.Path) -> None:

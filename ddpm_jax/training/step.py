@@ -122,13 +122,17 @@ def make_train_step(
             (mean, grads), drawn = _accumulate(
                 lambda micro: micro_step(state, micro), batch, accumulate, unroll
             )
+        place = jnp.asarray(batch.place)
         if axis_name is not None:
             mean, grads = jax.lax.pmean((mean, grads), axis_name)
             drawn = jax.lax.all_gather(drawn, axis_name, tiled=True)
+            place = jax.lax.all_gather(place, axis_name, tiled=True)
         metrics = {"loss": mean, "grad_norm": optax.tree.norm(grads)}
         updated = _update(state, grads, tx, ema_decay)
+        # Processes bring their examples in turn; a history must not depend on that.
+        t, losses = jax.tree.map(lambda x: x[jnp.argsort(place)], drawn)
         updated = updated.replace(
-            steps_state=step_sampler.update(state.steps_state, *drawn)
+            steps_state=step_sampler.update(state.steps_state, t, losses)
         )
         if skip_nonfinite:
             updated = _keep_if(jnp.isfinite(metrics["grad_norm"]), updated, state)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,6 +142,36 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
         good = checkpoints.latest_step(m)
     assert good is not None
     assert all(x.dtype for x in saved_leaves(tmp_path, good))
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_is_saved(tmp_path, monkeypatch):
+    made = build.make_loss
+
+    def breaks(diffusion):
+        whole = made(diffusion)
+
+        def loss(schedule, x0, xt, t, noise, output):
+            # The root of 0 is 0, and its slope is not a number times 0.
+            return whole(schedule, x0, xt, t, noise, output) + (0 * output.sum()) ** 0.5
+
+        return loss
+
+    monkeypatch.setattr(build, "make_loss", breaks)
+    with pytest.raises(FloatingPointError, match=r"gradient's norm of step 1 is nan"):
+        loop.run(config(steps=1), tmp_path)
+    assert checkpoints.complete_steps(tmp_path / "checkpoints") == []
+
+
+def test_how_a_network_is_computed_may_change_in_a_run(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    more = config(steps=5)
+    more = dataclasses.replace(
+        more, network=dataclasses.replace(more.network, remat=True, dropout=0.2)
+    )
+    assert loop.run(more, tmp_path / "run").step == 5
+    unclipped = dataclasses.replace(more.optim, clip_norm=None)
+    with pytest.raises(ValueError, match=r"optim\.clip_norm is None, not a bound"):
+        loop.run(dataclasses.replace(more, optim=unclipped), tmp_path / "run")
 
 
 def test_a_workdir_that_cannot_be_written(tmp_path):

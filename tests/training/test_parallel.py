@@ -129,6 +129,19 @@ def test_importance_sampling_is_the_same_on_every_layout():
         np.testing.assert_allclose(seen, runs[0][0], rtol=2e-5)
 
 
+def test_the_history_of_losses_does_not_depend_on_the_order_of_the_rows():
+    """Processes bring the places of a batch in turn: 0, 2, 4, ..., 1, 3, 5, ..."""
+    step, initial = make(step_sampler=loss_second_moment(STEPS, history=2))
+    step, state = jax.jit(step), initial()
+    ours, theirs = state, state
+    for number in range(UPDATES):
+        batch = parallel.fetch(data(), chosen(number))
+        turned = jax.tree.map(lambda x: np.concatenate([x[::2], x[1::2]]), batch)
+        ours, theirs = step(ours, batch)[0], step(theirs, turned)[0]
+    for a, b in zip(ours.steps_state, theirs.steps_state, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5)
+
+
 def test_large_leaves_are_split_and_small_ones_are_not():
     mesh = parallel.make_mesh(fsdp=4)
     leaves = {

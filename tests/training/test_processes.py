@@ -15,7 +15,8 @@ import pytest
 
 from ddpm_jax.data import load_digits
 from ddpm_jax.images import save_png
-from ddpm_jax.processes import Distributed, in_cluster
+from ddpm_jax.processes import Distributed, devices_of_the_node, in_cluster
+from ddpm_jax.processes import start as join
 from ddpm_jax.training import checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -175,7 +176,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path):
 
 def test_where_processes_meet_is_said_whole():
     with pytest.raises(ValueError, match="go together"):
-        Distributed(coordinator="localhost:1")
+        Distributed(coordinator="localhost:1", process_id=0)
     with pytest.raises(ValueError, match=r"must lie in 0\.\.1; got 2"):
         Distributed(coordinator="localhost:1", num_processes=2, process_id=2)
 
@@ -186,7 +187,6 @@ def test_where_processes_meet_is_said_whole():
         ({}, False),
         ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "8"}, False),  # sbatch without srun
         ({"SLURM_STEP_NUM_TASKS": "8"}, True),
-        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
     ],
 )
@@ -225,3 +225,22 @@ def test_streamed_batches_do_not_depend_on_the_processes(tmp_path):
     run("resumed", 2, **{"train.num-steps": 5})
     again = run("resumed", 1, **{"data.workers": 2})
     np.testing.assert_allclose(again, alone, rtol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x4)", "SLURM_GPUS_ON_NODE": "2"}, [0, 1]),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x4)", "SLURM_GPUS_ON_NODE": "8"}, None),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x4)"}, None),
+    ],
+)
+def test_a_task_that_is_alone_on_its_node_has_all_its_gpus(environment, expected):
+    assert devices_of_the_node(environment) == expected
+
+
+def test_open_mpi_must_be_told_where_the_processes_meet(monkeypatch):
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"--distributed\.coordinator must name"):
+        join(Distributed())
