@@ -24,8 +24,7 @@ from ddpm_jax.config import to_dict
 from ddpm_jax.training import checkpoints, loop, parallel
 from ddpm_jax.training.feed import open_feed
 from ddpm_jax.training.report import Report
-from ddpm_jax.training.state import adam, init_state
-from ddpm_jax.training.step import make_train_step
+from ddpm_jax.training.setup import make_update
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -38,26 +37,7 @@ class Bare:
         self.feed = open_feed(
             config.data, lambda: build.load_images(config.data, "train"), lambda: None
         )
-        network = build.make_network(config)
-        optim = dataclasses.asdict(config.optim)
-        decay = optim.pop("ema_decay")
-        tx, chooser = adam(**optim), build.make_step_sampler(config.diffusion)
-        step = make_train_step(
-            network.apply,
-            build.make_schedule(config.diffusion.schedule),
-            tx,
-            loss=build.make_loss(config.diffusion),
-            step_sampler=chooser,
-            ema_decay=decay,
-            flip=config.data.flip,
-            label_dropout=config.diffusion.label_dropout,
-            null_label=config.data.num_classes,
-        )
-
-        def initial():
-            params = build.init_params(jax.random.key(0), network, config.data)
-            return init_state(jax.random.key(1), params, tx, chooser.init())
-
+        step, initial = make_update(config)
         runner = parallel.jit_runner(
             step, parallel.make_mesh(), jax.eval_shape(initial)
         )

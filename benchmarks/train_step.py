@@ -17,10 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from measure import model_flops, peak_memory, spread, take_turns, write
 
-from ddpm_jax import build
 from ddpm_jax.training import parallel
-from ddpm_jax.training.state import adam, init_state
-from ddpm_jax.training.step import Batch, make_train_step
+from ddpm_jax.training.setup import make_update
+from ddpm_jax.training.step import Batch
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -31,27 +30,7 @@ class Run:
     def __init__(self, config, dtype: str, batch_size: int):
         network = dataclasses.replace(config.network, dtype=dtype)
         config = dataclasses.replace(config, network=network)
-        unet = build.make_network(config)
-        optim = dataclasses.asdict(config.optim)
-        decay = optim.pop("ema_decay")
-        tx = adam(**optim)
-        chooser = build.make_step_sampler(config.diffusion)
-        step = make_train_step(
-            unet.apply,
-            build.make_schedule(config.diffusion.schedule),
-            tx,
-            loss=build.make_loss(config.diffusion),
-            step_sampler=chooser,
-            ema_decay=decay,
-            flip=config.data.flip,
-            label_dropout=config.diffusion.label_dropout,
-            null_label=config.data.num_classes,
-        )
-
-        def initial():
-            params = build.init_params(jax.random.key(0), unet, config.data)
-            return init_state(jax.random.key(1), params, tx, chooser.init())
-
+        step, initial = make_update(config)
         abstract = jax.eval_shape(initial)
         mesh = parallel.make_mesh()
         runner = parallel.jit_runner(step, mesh, abstract)

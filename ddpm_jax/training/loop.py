@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
@@ -21,9 +20,8 @@ from ddpm_jax.images import grid, save_png, to_uint8
 from ddpm_jax.training import checkpoints, parallel
 from ddpm_jax.training.feed import open_feed
 from ddpm_jax.training.report import Report, finite_mean
+from ddpm_jax.training.setup import make_update
 from ddpm_jax.training.signals import stop_signals
-from ddpm_jax.training.state import adam, init_state
-from ddpm_jax.training.step import make_train_step
 
 # Updates that may run ahead of the check that their loss is finite. The device never
 # waits for the host, and a checkpoint is saved only after all before it were checked.
@@ -61,31 +59,7 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
             lambda: build.open_images(config.data, config.data.split),
         ),
     )
-    network = build.make_network(config)
-    schedule = build.make_schedule(config.diffusion.schedule)
-    step_sampler = build.make_step_sampler(config.diffusion)
-    optim = dataclasses.asdict(config.optim)
-    ema_decay = optim.pop("ema_decay")
-    tx = adam(**optim)
-    train_step = make_train_step(
-        network.apply,
-        schedule,
-        tx,
-        loss=build.make_loss(config.diffusion),
-        step_sampler=step_sampler,
-        ema_decay=ema_decay,
-        flip=config.data.flip,
-        label_dropout=config.diffusion.label_dropout,
-        null_label=config.data.num_classes,
-        accumulate=train.accumulate,
-        unroll=jax.default_backend() == "cpu",
-        skip_nonfinite=train.on_nonfinite == "skip",
-    )
-
-    def initial_state():
-        key_params, key_run = jax.random.split(jax.random.key(train.seed))
-        params = build.init_params(key_params, network, config.data)
-        return init_state(key_run, params, tx, step_sampler.init())
+    train_step, initial_state = make_update(config)
 
     # Where it is trained.
     abstract_state = jax.eval_shape(initial_state)
@@ -136,7 +110,7 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
             )
             stack.callback(report.close)
 
-        draw = _grid_drawer(config, network)
+        draw = _grid_drawer(config)
         batches = feed.batches(train.seed, train.batch_size, first_step)
         pending: collections.deque = collections.deque()
         losses: list[float] = []  # since the last checkpoint
@@ -252,9 +226,9 @@ def _write_config(config: Config, workdir: pathlib.Path) -> None:
     draft.replace(workdir / "config.json")
 
 
-def _grid_drawer(config: Config, network) -> Callable[[Any], np.ndarray]:
+def _grid_drawer(config: Config) -> Callable[[Any], np.ndarray]:
     """From averaged weights to the run's picture: always the same noise and labels."""
-    sample = config.sample
+    sample, network = config.sample, build.make_network(config)
     schedule = build.make_schedule(config.diffusion.schedule, steps=sample.steps)
     sampler = build.make_sampler(config.diffusion, sample.sampler)
     columns = int(np.ceil(np.sqrt(sample.num)))
