@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import build
-from ddpm_jax.diffusion.guidance import clip_static
-from ddpm_jax.diffusion.samplers import Sampler, sample, unipc
+from ddpm_jax.diffusion.samplers import sample
 from ddpm_jax.diffusion.schedules import Schedule, make_schedule
 from ddpm_jax.diffusion.solver_spacing import log_snr_timesteps
 from ddpm_jax.figures import style
@@ -103,7 +102,7 @@ def drawn(subject: Subject, name: str, steps: int) -> np.ndarray:
         build.denoiser(model.network, model.params, labels),
         chain(model, name, steps),
         (subject.num, *subject.train.image_shape),
-        sampler=make_sampler(model, name),
+        sampler=build.make_sampler(model.config.diffusion, name),
     )
     return to_uint8(np.asarray(x))
 
@@ -115,15 +114,6 @@ def chain(model: Model, name: str, steps: int) -> Schedule:
         return build.make_schedule(config, steps=steps)
     betas = build.make_betas(config)
     return make_schedule(betas, timesteps=log_snr_timesteps(betas, steps))
-
-
-def make_sampler(model: Model, name: str) -> Sampler:
-    """The sampler of that name, reading the network as the run's config says."""
-    config = model.config.diffusion
-    if name != "unipc":
-        return build.make_sampler(config, name)
-    clip = clip_static() if config.clip else None
-    return unipc(predict=build.PREDICT[config.predict], clip=clip)
 
 
 def held_out(subject: Subject) -> float:

@@ -73,7 +73,7 @@ def export_weights(
             config.json and one file of arrays), stablehlo (the sampler and its weights
             as one program, to run with jax alone).
         step: of the run's checkpoint; None = the newest.
-        sampler: stablehlo: ddpm, ddim, dpm_solver_pp or heun.
+        sampler: stablehlo: ddpm, ddim, dpm_solver_pp, unipc or heun.
         steps: stablehlo: steps of the reverse chain; None = all.
         spacing: stablehlo: which steps: uniform, ddim, quadratic, trailing, ...
         eta: stablehlo: of ddim; 0 = deterministic, 1 = as noisy as ddpm.
@@ -85,6 +85,8 @@ def export_weights(
             "--sampler, --steps, --spacing and --eta belong to --format stablehlo; got "
             f"them with {format}"
         )
+    if spacing != "uniform" and steps is None:
+        raise ValueError(f"--spacing {spacing} spaces so many --steps; got none")
     model = pipeline.load(workdir, step=step)
     if format == "diffusers":
         save_diffusers(dst, model.config, model.params, step=model.step)

@@ -184,21 +184,23 @@ def set_aside(directory: pathlib.Path) -> list[str]:
         CheckpointError: if there are checkpoints and none is good.
     """
     good, ailing = find_good(directory)
-    whole = complete_steps(directory)
     aside = {
-        step: f"{reason}; going on from step {good}" for step, reason in ailing.items()
+        str(step): f"{reason}; going on from step {good}"
+        for step, reason in ailing.items()
     }
+    whole = {str(step) for step in complete_steps(directory)}
     for path in directory.glob("*"):
-        if path.name.isdecimal() and int(path.name) not in whole:
-            aside[int(path.name)] = "no complete checkpoint"
+        if path.name.isdecimal() and path.name not in whole:
+            aside[path.name] = "no complete checkpoint"
     said = []
-    for step, reason in aside.items():
-        path = directory / str(step)
-        place = directory / f"{step}.damaged"
+    for name, reason in aside.items():
+        place = directory / f"{name}.damaged"
         while place.exists():
             place = place.with_name(place.name + "_")
-        path.rename(place)
-        said.append(f"checkpoint {path} set aside as {place.name}: {reason}")
+        (directory / name).rename(place)
+        said.append(
+            f"checkpoint {directory / name} set aside as {place.name}: {reason}"
+        )
     return said
 
 
