@@ -36,6 +36,7 @@ def open_checkpoints(
     keep_every: int | None = None,
     keep_best: int = 0,
     read_only: bool = False,
+    item_handlers: dict[str, Any] | None = None,
 ) -> ocp.CheckpointManager:
     """The manager of a run's checkpoints. Close it (`with`) to wait for the last save.
 
@@ -44,6 +45,7 @@ def open_checkpoints(
         keep_every: also keep one of every so many steps; None keeps no more.
         keep_best: also keep so many of those with the lowest loss.
         read_only: create, save and delete nothing.
+        item_handlers: Orbax's, by item; None = its own choice.
     """
     policies: list[Any] = [keep.LatestN(keep_latest)]
     if keep_every is not None:
@@ -70,7 +72,8 @@ def open_checkpoints(
         )
         return ocp.CheckpointManager(
             directory,
-            item_names=("state", "ema", "config"),
+            item_names=None if item_handlers else ALL,
+            item_handlers=item_handlers,
             options=options,
         )
     finally:
@@ -115,13 +118,18 @@ def save_model(
     Raises:
         FileExistsError: if the directory holds checkpoints already.
     """
-    with open_checkpoints(directory) as manager:
+    # Compression would take most of another copy of the weights in memory.
+    handlers = {
+        "ema": ocp.PyTreeCheckpointHandler(use_compression=False),
+        "config": ocp.JsonCheckpointHandler(),
+    }
+    with open_checkpoints(directory, item_handlers=handlers) as manager:
         if manager.all_steps():
             raise FileExistsError(
                 f"{directory} holds checkpoints already, of step {manager.all_steps()}"
             )
         items = ocp.args.Composite(
-            ema=ocp.args.StandardSave(ema_params), config=ocp.args.JsonSave(config)
+            ema=ocp.args.PyTreeSave(ema_params), config=ocp.args.JsonSave(config)
         )
         if not manager.save(step, args=items, force=True):
             raise OSError(f"Orbax did not save step {step} under {directory}")
