@@ -83,12 +83,18 @@ def read_config(path: pathlib.Path) -> Config:
 def one_line_errors() -> Iterator[None]:
     """What a person can mend ends the program with one line and exit code 1."""
     traceback = os.environ.get("DDPM_JAX_TRACEBACK")
+    hook = sys.unraisablehook
     if not traceback:
-        # Orbax logs the traceback of what its threads raise, and then raises it here.
+        # Orbax logs the traceback of what its threads raise, and then raises it here;
+        # writes that were under way still report to the event loop that it has closed.
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        sys.unraisablehook = lambda what: (
+            None if "Event loop is closed" in str(what.exc_value) else hook(what)
+        )
     try:
         yield
+        sys.unraisablehook = hook
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if traceback:
             raise

@@ -200,10 +200,9 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
         env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"},
     )
     assert done.returncode == 1
-    # Threads of tensorstore that lose their event loop say so too; our line is one.
+    assert "Traceback" not in done.stderr
     lines = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
     assert len(lines) == 1 and "File too large" in lines[0], done.stderr
-    assert 'ddpm_jax/training/loop.py", line' not in done.stderr
     assert checkpoints.complete_steps(workdir / "checkpoints") == [2]
     checkpoints.check(workdir / "checkpoints", 2)
     loop.run(config(steps=4), workdir)
