@@ -93,6 +93,11 @@ def make_schedule(
         positions = SOLVER_SPACINGS[spacing](betas, steps)
         return solver_spacing.interpolated_schedule(betas, positions)
     kept = schedules.spaced_timesteps(config.num_steps, steps, spacing=spacing)
+    if kept[-1] == 0:
+        raise ValueError(
+            f"with spacing {spacing!r} a single step is the first of the chain, where "
+            "there is hardly any noise; use 'trailing', or more steps"
+        )
     return schedules.make_schedule(betas, timesteps=kept)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 class Bound:
     """function(*arguments, **values) as a function of its arguments; a pytree.
 
-    Floats and arrays (and pytrees of them) among the values are its leaves: traced
+    Floats and arrays (and pytrees of numbers) among the values are its leaves: traced
     under jit, so that a new guidance scale compiles nothing. All else (functions,
     integers, booleans) is part of the program and must be hashable.
     """
@@ -57,6 +57,7 @@ def as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _is_number(value: Any) -> bool:
     leaves = jax.tree.leaves(value)
-    return all(
-        isinstance(leaf, (float, np.ndarray, np.generic, jax.Array)) for leaf in leaves
-    )
+    traced: tuple[type, ...] = (float, np.ndarray, np.generic, jax.Array)
+    if not jax.tree_util.all_leaves([value]):
+        traced = (int, *traced)  # a bound network's, which may be any numbers
+    return all(isinstance(leaf, traced) for leaf in leaves)

@@ -18,6 +18,7 @@ from ddpm_jax.diffusion.stepping import (
     ask,
     before,
     check_prediction,
+    floating,
     read,
     start,
 )
@@ -56,9 +57,7 @@ def ddim(
     Raises:
         ValueError: if a concrete eta lies outside [0, 1].
     """
-    if not isinstance(eta, jax.core.Tracer):
-        if not 0 <= np.asarray(eta) <= 1:
-            raise ValueError(f"eta must lie in [0, 1]; got {eta}")
+    _check_eta(eta)
     # A deterministic sampler draws no noise.
     drawn = isinstance(eta, jax.core.Tracer) or bool(eta)
     step = Bound(
@@ -88,8 +87,14 @@ def ddim_update(
         x_{i-1} = sqrt(alpha_bar_{i-1}) x_0 + sqrt(1 - alpha_bar_{i-1} - sigma^2) eps
                   + sigma noise,    sigma = eta sqrt(beta~_i)
 
-    At i = 0 it is x_0. Without a noise, eta is 0.
+    At i = 0 it is x_0. Without a noise, eta must be 0.
+
+    Raises:
+        ValueError: if it is not, or a concrete eta lies outside [0, 1].
     """
+    _check_eta(eta)
+    if noise is None and (isinstance(eta, jax.core.Tracer) or eta != 0):
+        raise ValueError(f"with eta > 0 there must be a noise; got eta={eta} alone")
     said = _limited(schedule, xt, i, output, rederive, predict, clip)
     signal = jnp.sqrt(at(schedule.alphas_cumprod_prev, i, xt))
     sigma_prev = before(schedule.sqrt_one_minus_alphas_cumprod, 0.0, i, xt)
@@ -102,7 +107,9 @@ def ddim_update(
     )
     kept = jnp.square(eta * shared) + (1 - jnp.square(eta)) * jnp.square(sigma_prev)
     sigma = eta * jnp.sqrt(at(schedule.posterior_variance, i, xt))
-    x = signal * said.x0 + jnp.sqrt(kept) * said.eps + sigma * noise
+    # At i = 0 nothing is kept, and there the root has no slope in eta.
+    kept = jnp.where(kept > 0, jnp.sqrt(jnp.where(kept > 0, kept, 1.0)), 0.0)
+    x = signal * said.x0 + kept * said.eps + sigma * noise
     return x, StepInfo(said.x0)
 
 
@@ -125,6 +132,8 @@ def ddim_invert(
         ValueError: if `predict` cannot work on the schedule.
     """
     check_prediction(schedule, predict)
+    clip = None if clip is None else as_pytree(clip)
+    x0 = floating(schedule, x0)
     return _invert(as_pytree(denoise), schedule, x0, clip, predict=predict)
 
 
@@ -147,6 +156,11 @@ def _invert(
 
     latent, _ = jax.lax.scan(body, x0, jnp.arange(schedule.num_steps))
     return latent
+
+
+def _check_eta(eta: float | jax.Array) -> None:
+    if not isinstance(eta, jax.core.Tracer) and not 0 <= np.asarray(eta) <= 1:
+        raise ValueError(f"eta must lie in [0, 1]; got {eta}")
 
 
 def _limited(

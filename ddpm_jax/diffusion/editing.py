@@ -13,10 +13,10 @@ import numpy as np
 from ddpm_jax.diffusion.ancestral import ddpm
 from ddpm_jax.diffusion.bound import as_pytree
 from ddpm_jax.diffusion.ddim import ddim, ddim_invert
-from ddpm_jax.diffusion.noise import draw_noise, fold_in
+from ddpm_jax.diffusion.noise import draw_noise, fold_in, typed_key
 from ddpm_jax.diffusion.sampling import sample
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.stepping import Denoise, Sampler
+from ddpm_jax.diffusion.stepping import Denoise, Sampler, floating
 from ddpm_jax.diffusion.transitions import Predict, from_eps, q_sample, q_step
 
 _DDPM = ddpm()
@@ -39,6 +39,7 @@ def image_to_image(
     Raises:
         ValueError: if the index lies outside the chain.
     """
+    image = floating(schedule, image)
     noise = draw_noise(fold_in(key, schedule.num_steps), image)
     return sample(
         key,
@@ -80,8 +81,8 @@ def interpolate(
         ValueError: if the images differ in shape, or the index is outside the chain.
     """
     _check_pair(first, second)
-    pair = jnp.stack([first, second])
-    key_encode, key_decode = jax.random.split(key)
+    pair = floating(schedule, jnp.stack([first, second]))
+    key_encode, key_decode = jax.random.split(typed_key(key))
     noise = draw_noise(key_encode, pair)
     low, high = q_sample(schedule, pair, jnp.asarray(start_index), noise)
     weights = _column(weights, first)
@@ -140,12 +141,12 @@ def slerp(first: jax.Array, second: jax.Array, weights: jax.Array) -> jax.Array:
         sin((1 - w) angle) / sin(angle) first + sin(w angle) / sin(angle) second
 
     Unlike a line it keeps the length, which is what tells noise from less noise. Where
-    the vectors are parallel it is the line.
+    the vectors are parallel, or one is zero, it is the line.
     """
     weights = _column(weights, first)
-    cosine = jnp.vdot(first, second) / (
-        jnp.linalg.norm(first.ravel()) * jnp.linalg.norm(second.ravel())
-    )
+    length = jnp.linalg.norm(first.ravel()) * jnp.linalg.norm(second.ravel())
+    # A vector without length has no direction: the line, as for parallel ones.
+    cosine = jnp.where(length > 0, jnp.vdot(first, second) / length, 1.0)
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
     straight = jnp.sin(angle) < 1e-4
     safe = jnp.where(straight, 1.0, jnp.sin(angle))
@@ -184,6 +185,7 @@ def inpaint(
     Raises:
         ValueError: if the mask has another shape, or jump or resample is below 1.
     """
+    image = floating(schedule, image)
     mask = _checked_mask(mask, image)
     if jump < 1 or resample < 1:
         raise ValueError(

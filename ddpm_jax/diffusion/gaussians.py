@@ -10,7 +10,7 @@ import jax.numpy as jnp
 class Gaussian(NamedTuple):
     """A normal distribution with diagonal covariance; fields broadcast together."""
 
-    mean: jax.Array  # (batch, *data)
+    mean: jax.Array  # (batch, *data), as the others where this package makes them
     variance: jax.Array
     log_variance: jax.Array  # finite where a variance of 0 stands for its limit
 
@@ -35,7 +35,8 @@ def discretized_log_likelihood(x: jax.Array, gaussian: Gaussian) -> jax.Array:
         x: data in [-1, 1], of one of the 256 values k / 127.5 - 1.
         gaussian: reads mean and log_variance.
     """
-    inverse_scale = jnp.exp(-0.5 * gaussian.log_variance)
+    # Where a network's own variance is far below a bin, exp and cube would overflow.
+    inverse_scale = jnp.exp(-0.5 * jnp.maximum(gaussian.log_variance, -100.0))
     upper = _normal_logit((x - gaussian.mean + 1 / 255) * inverse_scale)
     lower = _normal_logit((x - gaussian.mean - 1 / 255) * inverse_scale)
     # P(lower < u < upper) by the tail that both ends share, so that 1 - 1 never occurs.
@@ -51,4 +52,5 @@ def discretized_log_likelihood(x: jax.Array, gaussian: Gaussian) -> jax.Array:
 
 def _normal_logit(u: jax.Array) -> jax.Array:
     """The log-odds of the tanh approximation of the normal distribution function."""
+    u = jnp.clip(u, -30.0, 30.0)  # beyond, the least probability of 1e-12 rules
     return 2 * math.sqrt(2 / math.pi) * (u + 0.044715 * u**3)

@@ -14,7 +14,13 @@ Scale = float | jax.Array | Callable[[jax.Array], jax.Array]
 
 
 def clip_static(bound: float | jax.Array = 1.0) -> Clip:
-    """x_0 -> x_0 limited to [-bound, bound], as every reference sampler limits it."""
+    """x_0 -> x_0 limited to [-bound, bound], as every reference sampler limits it.
+
+    Raises:
+        ValueError: if a concrete bound is not positive.
+    """
+    if not isinstance(bound, jax.core.Tracer) and not np.all(np.asarray(bound) > 0):
+        raise ValueError(f"the bound of a clip must be positive; got {bound}")
     return Bound(_clip_static, bound=_number(bound))
 
 
@@ -106,6 +112,7 @@ def _guided(
         raise ValueError(
             f"label must be a scalar or of the batch's shape {batch}; got {label.shape}"
         )
+    t = jnp.broadcast_to(t, batch)
     labels = [jnp.broadcast_to(each, batch) for each in (label, null_label)]
     output = conditional(
         jnp.concatenate([x, x]), jnp.concatenate([t, t]), jnp.concatenate(labels)
@@ -129,7 +136,10 @@ def _guided(
 
 def _rescaled(guided: jax.Array, like: jax.Array, rescale: jax.Array) -> jax.Array:
     axes = tuple(range(1, guided.ndim))
-    ratio = jnp.std(like, axes, keepdims=True) / jnp.std(guided, axes, keepdims=True)
+    spread = jnp.std(guided, axes, keepdims=True)
+    flat = spread == 0  # has no spread to bring back: of one number, or constant
+    ratio = jnp.std(like, axes, keepdims=True) / jnp.where(flat, 1.0, spread)
+    ratio = jnp.where(flat, 1.0, ratio)
     return rescale * ratio * guided + (1 - rescale) * guided
 
 

@@ -88,7 +88,8 @@ def heun_update(
     """x at index i - 1 from x_t, which stands at the single entry of `level`.
 
     Deterministic: noise, if any, was added in reaching `level` (see `churned`). Asks
-    the network once if i = 0 and else twice, in a loop, so that it is compiled once.
+    the network once if i = 0 and else twice, in a loop, so that it is compiled once,
+    and one of fixed length, so that it has a gradient.
     """
     sigma = level.sqrt_recipm1_alphas_cumprod[0]
     sigma_next = before(schedule.sqrt_recipm1_alphas_cumprod, 0.0, i, sigma)
@@ -98,17 +99,21 @@ def heun_update(
     end = level_at(sigma_next, schedule.timesteps[i - 1])
     first = jnp.zeros((), jnp.int32)
 
-    def stage(k: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]):
+    def stage(carry: tuple[jax.Array, jax.Array, jax.Array], k: jax.Array):
         x, x0, _ = carry
         here = jax.tree.map(lambda a, b: jnp.where(k == 0, a, b), level, end)
         output = ask(denoise, here, x, first)
         said = read(here, x, first, output, predict=predict, clip=clip).x0
-        x0 = jnp.where(k == 0, said, x0 + (said - x0) / (2 * r))
+        second = x0 + (said - x0) / (2 * jnp.where(k == 0, 1.0, r))
+        x0 = jnp.where(k == 0, said, second)
         return kept * xt + signal * (1 - r) * x0, x0, said
 
+    def body(carry, k: jax.Array):
+        ends = (i == 0) & (k == 1)  # Euler's step reaches clean data
+        return jax.lax.cond(ends, lambda c, _: c, stage, carry, k), None
+
     zeros = jnp.zeros_like(xt)
-    calls = jnp.where(i == 0, 1, 2)
-    x, _, said = jax.lax.fori_loop(0, calls, stage, (xt, zeros, zeros))
+    (x, _, said), _ = jax.lax.scan(body, (xt, zeros, zeros), jnp.arange(2))
     return x, StepInfo(said)
 
 

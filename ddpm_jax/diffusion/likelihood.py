@@ -5,11 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.diffusion.bound import Bound, as_pytree
 from ddpm_jax.diffusion.guidance import clip_static
 from ddpm_jax.diffusion.losses import bound_term, mean_over_data, prior_bpd
 from ddpm_jax.diffusion.noise import draw_noise, fold_in
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.stepping import Denoise
+from ddpm_jax.diffusion.stepping import Denoise, floating
 from ddpm_jax.diffusion.transitions import (
     Clip,
     Predict,
@@ -53,8 +54,9 @@ def bits_per_dim(
 ) -> BitsPerDim:
     """An estimate, unbiased over the noise, of the bound on -log2 p(x_0) / dim (eq. 5).
 
-    One scan over all T steps, each with noise of its own; fit for jit whole. On a
-    respaced schedule it is the bound of the respaced chain. Consumes `key`.
+    One scan over all T steps, each with noise of its own, compiled once for the same
+    functions as `samplers.sample` is. On a respaced schedule it is the bound of the
+    respaced chain. Consumes `key`.
 
     Args:
         key: one key, or (batch,) keys, one per example: then an example's estimate does
@@ -64,19 +66,20 @@ def bits_per_dim(
         clip: of the predicted x_0; the reference evaluations clip.
     """
 
+    clip = None if clip is None else as_pytree(clip)
+    terms = Bound(step_terms, predict=predict, variance=variance, clip=clip)
+    return _whole_bound(
+        key, as_pytree(denoise), schedule, floating(schedule, x0), terms
+    )
+
+
+@jax.jit
+def _whole_bound(
+    key: jax.Array, denoise: Denoise, schedule: Schedule, x0: jax.Array, terms_of: Bound
+) -> BitsPerDim:
     def body(_, t: jax.Array) -> tuple[None, StepTerms]:
         noise = draw_noise(fold_in(key, t), x0)
-        terms = step_terms(
-            denoise,
-            schedule,
-            x0,
-            t,
-            noise,
-            predict=predict,
-            variance=variance,
-            clip=clip,
-        )
-        return None, terms
+        return None, terms_of(denoise, schedule, x0, t, noise)
 
     _, steps = jax.lax.scan(body, None, jnp.arange(schedule.num_steps))
     terms, mse, x0_mse = (x.T for x in steps)

@@ -56,12 +56,19 @@ def simple_loss(
         weight: factor by step, e.g. `min_snr()`; None is 1, the paper's.
 
     Raises:
-        ValueError: if predict is another function, or the shapes do not fit.
+        ValueError: if predict is another function, the shapes do not fit, or a concrete
+            t lies outside the chain; a traced one gives NaN there.
     """
+    if noise.shape != x0.shape:
+        raise ValueError(
+            f"noise must have the shape of x0, {x0.shape}; got {noise.shape}"
+        )
     mean_part, _ = split_output(output, x0)
     loss = mean_over_data(
         jnp.square(_target(schedule, x0, t, noise, predict) - mean_part)
     )
+    # Not every target reads a table, which would notice a step outside the chain.
+    loss = lookup(jnp.ones_like(schedule.betas), t) * loss
     return loss if weight is None else weight(schedule, t) * loss
 
 

@@ -19,7 +19,7 @@ from ddpm_jax.diffusion.ancestral import ddpm
 from ddpm_jax.diffusion.bound import as_pytree
 from ddpm_jax.diffusion.noise import draw_noise, fold_in
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.stepping import Denoise, Sampler
+from ddpm_jax.diffusion.stepping import Denoise, Sampler, floating
 
 _DDPM = ddpm()
 
@@ -43,7 +43,9 @@ def sample(
         key: one key, or (batch,) keys, one per example: then an image depends on its
             own key and not on the batch that it is drawn in.
         denoise: (x, t) -> output, of the shape of x, or twice its channels where the
-            variance is learned; t has shape (batch,).
+            variance is learned; t has shape (batch,). What a plain function reads from
+            outside is read once, when it is compiled: give a pytree, or a new function,
+            where that changes.
         schedule: the chain to walk, respaced or not.
         shape: (batch, *data).
         x_init: where to start, of that shape, in place of the draw.
@@ -152,7 +154,7 @@ def _initial(
         raise ValueError(
             f"x_init must have the shape of the sample, {shape}; got {x_init.shape}"
         )
-    return jnp.asarray(x_init)
+    return floating(schedule, x_init)
 
 
 def _checked_start(schedule: Schedule, index: int | None) -> int:

@@ -19,7 +19,7 @@ from ddpm_jax.diffusion.spacing import spaced_timesteps as spaced_timesteps
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Schedule:
     """Every coefficient that q and p read: one table of shape (T,) each, a pytree."""
 
@@ -62,6 +62,7 @@ def lookup(table: jax.Array, t: jax.Array) -> jax.Array:
             entry outside 0..T-1. A traced t gives NaN there.
     """
     num_steps = table.shape[0]
+    t = np.asarray(t) if isinstance(t, (list, tuple)) else t
     if not jnp.issubdtype(jnp.result_type(t), jnp.integer):
         raise ValueError(f"a step must be an integer; got {jnp.result_type(t)}")
     if not isinstance(t, jax.core.Tracer):
@@ -81,10 +82,15 @@ def at(table: jax.Array, t: jax.Array, like: jax.Array) -> jax.Array:
         table: shape (T,).
         t: integer, a scalar or of shape (batch,).
         like: shape (batch, *anything).
+
+    Raises:
+        ValueError: as `lookup`, and if t has more axes.
     """
     values = lookup(table, t)
     if values.ndim == 0:
         return values
+    if values.ndim > 1:
+        raise ValueError(f"t must be a scalar or (batch,); got shape {values.shape}")
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
 
 
@@ -166,8 +172,13 @@ def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
 
     Lin et al. 2023, algorithm 1. The last beta becomes 1. Such a chain needs a network
     that predicts v or x_0: eps says nothing about x_0 where there is no signal.
+
+    Raises:
+        ValueError: if betas are not as `make_schedule` wants them, or only one.
     """
-    signal = np.sqrt(np.cumprod(1 - _checked_betas(betas)))
+    if np.size(betas) < 2:
+        raise ValueError("zero terminal SNR needs a chain of at least 2 steps; got 1")
+    signal = np.sqrt(np.cumprod(1 - checked_betas(betas)))
     signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
     return _betas_of(signal**2)
 
@@ -188,7 +199,7 @@ def make_schedule(
     Raises:
         ValueError: if betas or timesteps are not as said.
     """
-    betas = _checked_betas(betas)
+    betas = checked_betas(betas)
     if timesteps is None:
         kept = np.arange(len(betas))
     else:
@@ -230,7 +241,12 @@ def _checked(num_steps: int) -> int:
     return num_steps
 
 
-def _checked_betas(betas: np.ndarray) -> np.ndarray:
+def checked_betas(betas: np.ndarray) -> np.ndarray:
+    """The betas as float64.
+
+    Raises:
+        ValueError: unless they are a vector in (0, 1), of which the last may be 1.
+    """
     betas = np.asarray(betas, np.float64)
     if betas.ndim != 1 or betas.size == 0:
         raise ValueError(f"betas must be a non-empty vector; got shape {betas.shape}")

@@ -10,7 +10,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.diffusion.schedules import Schedule, make_schedule
+from ddpm_jax.diffusion.schedules import Schedule, checked_betas, make_schedule
 
 
 def log_snr_positions(betas: np.ndarray, count: int) -> np.ndarray:
@@ -102,7 +102,7 @@ def interpolated_schedule(betas: np.ndarray, positions: np.ndarray) -> Schedule:
 
 
 def _log_alpha(betas: np.ndarray, count: int) -> np.ndarray:
-    betas = np.asarray(betas, np.float64)
+    betas = checked_betas(betas)
     if count < 1:
         raise ValueError(f"the number of steps must be at least 1; got {count}")
     if np.any(betas >= 1):

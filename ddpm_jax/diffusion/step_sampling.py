@@ -77,6 +77,8 @@ def step_probabilities(
     """The probability of each step, (T,), that `loss_second_moment` draws with."""
     num_steps, history = state.losses.shape
     scale = jnp.sqrt(jnp.mean(jnp.square(state.losses), axis=1))
-    p = scale / jnp.sum(scale) * (1 - uniform_fraction) + uniform_fraction / num_steps
-    warm = jnp.all(state.counts >= history)
+    total = jnp.sum(scale)
+    warm = jnp.all(state.counts >= history) & (total > 0)
+    p = scale / jnp.where(warm, total, 1.0)
+    p = p * (1 - uniform_fraction) + uniform_fraction / num_steps
     return jnp.where(warm, p, 1 / num_steps)

@@ -69,6 +69,11 @@ def read(
     return prediction._replace(x0=clip(prediction.x0))
 
 
+def floating(schedule: Schedule, x: jax.Array) -> jax.Array:
+    """x of the type that a chain makes of it: what a loop begins with must last."""
+    return jnp.asarray(x, jnp.result_type(x, schedule.betas))
+
+
 def before(table: jax.Array, first: float, i: jax.Array, like: jax.Array) -> jax.Array:
     """table[i - 1], and `first` before index 0; to broadcast against `like`."""
     shifted = jnp.concatenate([jnp.full(1, first, table.dtype), table[:-1]])

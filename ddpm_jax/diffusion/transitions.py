@@ -35,7 +35,10 @@ class Variance(NamedTuple):
     log_variance: jax.Array
 
 
-VarianceRule = Callable[[Schedule, jax.Array, jax.Array | None, jax.Array], Variance]
+# (schedule, t, the output's variance part, x_t) -> both, or the log-variance alone
+VarianceRule = Callable[
+    [Schedule, jax.Array, jax.Array | None, jax.Array], Variance | jax.Array
+]
 
 
 def q_step(
@@ -59,7 +62,7 @@ def q_mean_variance(schedule: Schedule, x0: jax.Array, t: jax.Array) -> Gaussian
     """q(x_t | x_0) (eq. 4)."""
     log_variance = at(schedule.log_one_minus_alphas_cumprod, t, x0)
     mean = at(schedule.sqrt_alphas_cumprod, t, x0) * x0
-    return Gaussian(mean, jnp.exp(log_variance), log_variance)
+    return _gaussian(mean, log_variance)
 
 
 def q_posterior(
@@ -71,9 +74,8 @@ def q_posterior(
     """
     x0_weight = at(schedule.posterior_mean_coef1, t, x0)
     xt_weight = at(schedule.posterior_mean_coef2, t, xt)
-    return Gaussian(
-        x0_weight * x0 + xt_weight * xt, *fixed_small(schedule, t, None, xt)
-    )
+    mean = x0_weight * x0 + xt_weight * xt
+    return _gaussian(mean, fixed_small(schedule, t, None, xt))
 
 
 def from_eps(
@@ -82,13 +84,13 @@ def from_eps(
     """The prediction of a network whose output is eps, the noise in x_t (eq. 15).
 
     Raises:
-        ValueError: if the schedule has zero terminal SNR, where eps leaves x_0 open.
+        ValueError: if a concrete schedule has zero terminal SNR, where eps leaves x_0
+            open; a traced one gives NaN there.
     """
     check_signal(schedule)
-    x0 = (
-        at(schedule.sqrt_recip_alphas_cumprod, t, xt) * xt
-        - at(schedule.sqrt_recipm1_alphas_cumprod, t, xt) * output
-    )
+    ratio = at(schedule.sqrt_recipm1_alphas_cumprod, t, xt)
+    ratio = jnp.where(jnp.isinf(ratio), jnp.nan, ratio)  # a clip would hide infinity
+    x0 = at(schedule.sqrt_recip_alphas_cumprod, t, xt) * xt - ratio * output
     return Prediction(x0, output, velocity(schedule, x0, t, output))
 
 
@@ -222,7 +224,8 @@ def p_mean_variance(
         output: what the network returned for (x_t, t): the shape of xt, or, for a
             learned variance, twice its channels: [mean part, variance part].
         predict: how to read the mean part: `from_eps`, `from_x0` or `from_v`.
-        variance: `fixed_small`, `fixed_large`, `learned` or `learned_range`.
+        variance: `fixed_small`, `fixed_large`, `learned`, `learned_range`, or another
+            function of the same arguments to the log-variance.
         clip: applied to the predicted x_0, e.g. `guidance.clip_static()`.
 
     Returns:
@@ -234,15 +237,32 @@ def p_mean_variance(
     if clip is not None:
         prediction = from_x0(schedule, xt, t, clip(prediction.x0))
     mean = q_posterior(schedule, prediction.x0, xt, t).mean
-    return Gaussian(mean, *variance(schedule, t, values, xt)), prediction
+    return _gaussian(mean, variance(schedule, t, values, xt)), prediction
 
 
 def p_sample(gaussian: Gaussian, t: jax.Array, noise: jax.Array) -> jax.Array:
-    """x_{t-1} = mean + sigma noise (algorithm 2, line 4); at t = 0 the mean alone."""
+    """x_{t-1} = mean + sigma noise (algorithm 2, line 4); at t = 0 the mean alone.
+
+    Raises:
+        ValueError: if t is not of integers, or a concrete one is negative; a traced one
+            gives NaN.
+    """
+    if not jnp.issubdtype(jnp.result_type(t), jnp.integer):
+        raise ValueError(f"a step must be an integer; got {jnp.result_type(t)}")
+    if not isinstance(t, jax.core.Tracer) and np.any(np.asarray(t) < 0):
+        raise ValueError(f"a step must not be negative; got {np.min(t)}")
     t = jnp.asarray(t)
-    drawn = (t != 0).reshape(t.shape + (1,) * (noise.ndim - t.ndim if t.ndim else 0))
+    t = t.reshape(t.shape + (1,) * (noise.ndim - t.ndim if t.ndim else 0))
     sigma = jnp.exp(0.5 * gaussian.log_variance)
-    return gaussian.mean + jnp.where(drawn, sigma, 0) * noise
+    sigma = jnp.where(t > 0, sigma, jnp.where(t == 0, 0.0, jnp.nan))
+    return gaussian.mean + sigma * noise
+
+
+def _gaussian(mean: jax.Array, variance: Variance | jax.Array) -> Gaussian:
+    """The Gaussian of this mean, all fields of its shape."""
+    if not isinstance(variance, Variance):
+        variance = Variance(jnp.exp(variance), variance)
+    return Gaussian(mean, *(jnp.broadcast_to(each, mean.shape) for each in variance))
 
 
 def _second_half(values: jax.Array | None, like: jax.Array) -> jax.Array:
