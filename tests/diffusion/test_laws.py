@@ -295,6 +295,20 @@ def test_the_three_predictions_of_one_error_have_one_weighted_loss(schedule):
         np.testing.assert_allclose(values[2], values[0], rtol=1e-4)
 
 
+def test_weights_are_those_of_their_papers(schedule):
+    """As factors of the error in x_0, whose weight in the simple loss is the SNR."""
+    t = jnp.arange(10)
+    bar = np.cumprod(1 - SHORT)
+    snr = bar / (1 - bar)
+    assert snr.min() < 5 < snr.max()
+    of_x0 = {"predict": transitions.from_x0}
+    for weight, expected in (
+        (losses.min_snr(5.0, **of_x0), np.minimum(snr, 5)),
+        (losses.p2(0.5, 2.0, **of_x0), snr / np.sqrt(2 + snr)),
+    ):
+        np.testing.assert_allclose(weight(schedule, t), expected, rtol=1e-5)
+
+
 def test_weights_are_finite_where_there_is_no_signal():
     schedule = schedules.make_schedule(schedules.zero_terminal_snr(SHORT))
     t = jnp.arange(10)
@@ -322,7 +336,64 @@ def test_the_bound_of_the_hybrid_loss_trains_the_variance_alone(schedule):
     assert np.abs(variance_gradient).min(axis=(1, 2, 3)).max() > 0
 
 
-@pytest.mark.parametrize("log_variance", [-60.0, -20.0, -8.0, 0.0, 20.0])
+@pytest.mark.parametrize("predict", PREDICTIONS)
+@pytest.mark.parametrize("variance", [transitions.learned, transitions.learned_range])
+def test_the_hybrid_loss_is_the_weighted_sum_of_its_parts(schedule, predict, variance):
+    x0 = jnp.round(normal(1)).clip(-1, 1)
+    noise, t = normal(2), jnp.array([0, 3, 7, 9])
+    xt = transitions.q_sample(schedule, x0, t, noise)
+    output = jnp.concatenate([normal(3), normal(4)], -1)
+    reads = {"predict": predict}
+    weighs = {"weight": losses.min_snr(predict=predict)}
+    simple = losses.simple_loss(schedule, x0, t, noise, output, **reads, **weighs)
+    vlb = losses.vlb_term(schedule, x0, xt, t, output, **reads, variance=variance)
+    for given, factor in (({}, 10 / 1000), ({"vlb_weight": 3.0}, 3.0)):
+        found = losses.hybrid_loss(
+            *(schedule, x0, xt, t, noise, output),
+            **reads,
+            **weighs,
+            **given,
+            variance=variance,
+        )
+        np.testing.assert_allclose(found, simple + factor * vlb, rtol=1e-5)
+
+
+def test_a_clipped_term_is_that_of_the_clipped_prediction(schedule):
+    x0 = jnp.round(normal(1)).clip(-1, 1)
+    xt, t = normal(2), jnp.array([0, 3, 7, 9])
+    wild, read = 3 * normal(3), {"predict": transitions.from_x0}
+    clipped = losses.vlb_term(schedule, x0, xt, t, wild, **read, clip=clip_static())
+    tame = losses.vlb_term(schedule, x0, xt, t, jnp.clip(wild, -1, 1), **read)
+    np.testing.assert_array_equal(clipped, tame)
+    assert np.abs(clipped - losses.vlb_term(schedule, x0, xt, t, wild, **read)).min()
+
+
+def test_a_bound_clips_and_tells_the_network_the_original_steps():
+    kept = np.array([3, 6, 9])
+    chain = schedules.make_schedule(SHORT, timesteps=kept)
+    told = []
+
+    def denoise(x, t):
+        jax.debug.callback(lambda t: told.append(int(t[0])), t)
+        return 100 * x  # far beyond what an image may be
+
+    x0 = jnp.round(normal(1)).clip(-1, 1)
+    key = jax.random.key(0)
+    bound = likelihood.bits_per_dim(key, denoise, chain, x0)
+    jax.effects_barrier()
+    assert sorted(told) == kept.tolist()
+    assert np.max(bound.x0_mse) <= 4
+
+
+def test_a_chain_of_one_step_has_the_variance_of_its_beta():
+    chain = schedules.make_schedule(SHORT[-1:])
+    for name in ("posterior_log_variance_clipped", "log_betas_clipped"):
+        np.testing.assert_allclose(getattr(chain, name), np.log(0.4), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "log_variance", [-500.0, -100.0, -60.0, -20.0, -8.0, 0.0, 20.0]
+)
 def test_gradients_of_the_decoder_are_finite(log_variance):
     x = jnp.array([-1.0, -0.998, 0.0, 0.998, 1.0])
     for mean in (-50.0, -1.0, 0.0, 1.0, 50.0):

@@ -290,6 +290,17 @@ def test_solvers_are_exact_where_x0_is_quadratic_in_lambda(i):
     np.testing.assert_allclose(reached, exact(0.7, i + 1, i), rtol=1e-4)
 
 
+def test_the_first_correction_halves_the_slope():
+    """Over a short step the mean of a line is its middle, to a sixth of the step."""
+    schedule, i = make_schedule(BETAS), 500
+    bar = np.cumprod(1 - BETAS)
+    h = 0.5 * np.log(bar[i] / (1 - bar[i]) / (bar[i + 1] / (1 - bar[i + 1])))
+    zero, one = jnp.zeros((1, 1)), jnp.ones((1, 1))
+    reached = unipc_correct(schedule, zero, jnp.asarray(i), (one, zero, zero), order=1)
+    expected = np.sqrt(bar[i]) * -np.expm1(-h) / 2
+    np.testing.assert_allclose(reached, expected, rtol=h / 6)
+
+
 def test_inversion_and_ddim_return_the_image():
     image = jnp.asarray(np.linspace(-1, 1, 16).reshape(2, 8), jnp.float32)
     denoise, errors = normal_model(0.5, bend=0.05), []

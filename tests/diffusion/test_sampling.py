@@ -24,6 +24,7 @@ from ddpm_jax.diffusion.schedules import (
     make_schedule,
     spaced_timesteps,
 )
+from ddpm_jax.diffusion.stepping import SampleState
 
 BETAS = linear_betas(1000)
 
@@ -54,6 +55,20 @@ def test_chunks_walk_as_the_scan_does(make):
         indices = [index for index, _ in chain]
         assert indices == sorted({max(10 - every * k, 0) for k in range(1, 5)})[::-1]
         np.testing.assert_allclose(chain[-1][1], expected, rtol=0, atol=1e-6)
+
+
+def test_no_two_draws_of_a_walk_share_a_key():
+    """x_T and the noise of every step are independent: here the sum of them all."""
+
+    def keeps(key, denoise, schedule, state, i):
+        noise = jax.random.normal(key, state.x.shape)
+        return SampleState(jnp.concatenate([noise[:1], state.x[:-1]])), None
+
+    shape = (11, 1000)  # a row for x_T, and one for each of the 10 steps
+    walk = Sampler(lambda schedule, x: SampleState(x), keeps)
+    rows = sample(jax.random.key(0), DENOISE, SHORT, shape, sampler=walk)
+    alike = np.corrcoef(rows) - np.eye(11)
+    assert np.abs(alike).max() < 0.2
 
 
 def test_nothing_is_traced_twice():
