@@ -52,7 +52,12 @@ def open_checkpoints(
         policies.append(keep.EveryNSteps(keep_every))
     if keep_best:
         # The last of the order are kept: the lowest losses, after all that are NaN.
-        best = keep.BestN(get_metric_fn=_rank, reverse=True, n=keep_best)
+        best = keep.BestN(
+            get_metric_fn=_rank,
+            reverse=True,
+            n=keep_best,
+            keep_checkpoints_without_metrics=False,
+        )
         policies.append(best)
     logger = logging.getLogger("absl")
     level = logger.level
@@ -66,6 +71,8 @@ def open_checkpoints(
                 post_finalization_callback=functools.partial(_add_checksums, directory)
             ),
             preservation_policy=keep.AnyPreservationPolicy(policies),
+            best_fn=_rank,  # without it the losses are not saved, and a resume has none
+            best_mode="min",
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
             create=not read_only,

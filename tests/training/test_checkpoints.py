@@ -190,3 +190,16 @@ def test_a_loss_that_is_no_number_is_never_the_best(tmp_path):
             checkpoints.save(manager, state, {}, loss=loss)
             manager.wait_until_finished()
     assert checkpoints.complete_steps(tmp_path) == [5, 4, 1]
+
+
+def test_the_best_stays_the_best_when_a_run_is_resumed(tmp_path):
+    losses = {1: 0.5, 2: 0.1, 3: 0.7, 4: 0.6, 5: 0.9, 6: 0.8}
+    for steps in ((1, 2, 3), (4, 5), (6,)):
+        with checkpoints.open_checkpoints(
+            tmp_path, keep_latest=1, keep_best=1
+        ) as manager:
+            for step in steps:
+                state = initial().replace(step=jnp.array(step, jnp.int32))
+                checkpoints.save(manager, state, {}, loss=losses[step])
+                manager.wait_until_finished()
+    assert checkpoints.complete_steps(tmp_path) == [6, 2]
