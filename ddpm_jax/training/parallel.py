@@ -105,14 +105,36 @@ def fetch(data: Resident | None, batch: Chosen | Batch) -> Batch:
     return Batch(*gather(data.images, data.labels, batch.example), batch.place)
 
 
-def jit_runner(train_step: Callable, mesh: Mesh, abstract_state: Any) -> Runner:
-    """The step compiled once for the whole mesh; the state's buffers are donated."""
+def jit_runner(
+    train_step: Callable, mesh: Mesh, abstract_state: Any, *, by_hand: bool = False
+) -> Runner:
+    """The step compiled once for the whole mesh; the state's buffers are donated.
+
+    Args:
+        by_hand: divide the batch by `jax.shard_map` and average the gradients by name,
+            for a state that is whole on every device. Left to itself, the compiler
+            averages the gradient of each micro-batch.
+    """
     state_at = state_shardings(mesh, abstract_state)
     everywhere = NamedSharding(mesh, PartitionSpec())
     divided = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
     def step(state, data, batch):
         return train_step(state, fetch(data, batch))
+
+    if by_hand:
+        whole, rows = PartitionSpec(), PartitionSpec(BATCH_AXES)
+        # Unchecked, a gradient is that of the device's own examples, as under pmap;
+        # checked, it would be summed over the devices already.
+        step = jax.shard_map(
+            lambda state, data, batch: train_step(
+                state, fetch(data, batch), axis_name=BATCH_AXES
+            ),
+            mesh=mesh,
+            in_specs=(whole, whole, rows),
+            out_specs=(whole, whole),
+            check_vma=False,
+        )
 
     compiled = jax.jit(
         step,

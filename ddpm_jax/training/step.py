@@ -23,6 +23,7 @@ Metrics = dict[str, jax.Array]
 
 
 Array = jax.Array | np.ndarray
+AxisName = str | tuple[str, ...]
 
 
 class Batch(NamedTuple):
@@ -82,8 +83,8 @@ def make_train_step(
         accumulate: micro-batches whose gradients are averaged; must divide the batch.
         unroll: of the loop over them. XLA's CPU backend runs convolutions in a loop
             tens of times slower, so there True is the right value.
-        skip_nonfinite: leave the weights as they were where the gradient is not
-            finite, and count it in `state.skipped`.
+        skip_nonfinite: leave the weights as they were where the loss or the gradient is
+            not finite, and count it in `state.skipped`.
     """
 
     def per_example_loss(params, batch: Batch, keys: ExampleKeys, t):
@@ -114,7 +115,7 @@ def make_train_step(
         return (mean, grads), (t, losses)
 
     def train_step(
-        state: TrainState, batch: Batch, *, axis_name: str | None = None
+        state: TrainState, batch: Batch, *, axis_name: AxisName | None = None
     ) -> tuple[TrainState, Metrics]:
         if accumulate == 1:
             (mean, grads), drawn = micro_step(state, batch)
@@ -135,7 +136,8 @@ def make_train_step(
             steps_state=step_sampler.update(state.steps_state, t, losses)
         )
         if skip_nonfinite:
-            updated = _keep_if(jnp.isfinite(metrics["grad_norm"]), updated, state)
+            finite = jnp.isfinite(mean) & jnp.isfinite(metrics["grad_norm"])
+            updated = _keep_if(finite, updated, state)
             metrics["skipped"] = updated.skipped
         return updated.replace(step=state.step + 1), metrics
 

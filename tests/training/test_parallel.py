@@ -85,10 +85,10 @@ def train(make_runner, **options):
     return np.array(seen), jax.device_get(state.params), len(traces)
 
 
-def jit_on(count, fsdp=1):
+def jit_on(count, fsdp=1, by_hand=False):
     def runner(step, abstract):
         mesh = parallel.make_mesh(jax.devices()[:count], fsdp=fsdp)
-        return parallel.jit_runner(step, mesh, abstract)
+        return parallel.jit_runner(step, mesh, abstract, by_hand=by_hand)
 
     return runner
 
@@ -105,10 +105,15 @@ def alone():
         (jit_on(8, fsdp=4), 1),
         (jit_on(1), 4),
         (jit_on(2), 4),
+        (jit_on(8, by_hand=True), 1),
+        (jit_on(4, by_hand=True), 4),
         (parallel.pmap_runner, 1),
         (parallel.pmap_runner, 4),
     ],
-    ids=["jit 8", "jit 2x4", "accumulate 4", "jit 2, accumulate 4", "pmap", "pmap 4"],
+    ids=[
+        *("jit 8", "jit 2x4", "accumulate 4", "jit 2, accumulate 4", "by hand"),
+        *("by hand, accumulate 4", "pmap", "pmap 4"),
+    ],
 )
 def test_every_layout_is_the_same_run(alone, make_runner, accumulate, monkeypatch):
     monkeypatch.setattr(parallel, "SPLIT_SIZE", 16)  # so that these weights do split
@@ -123,7 +128,12 @@ def test_every_layout_is_the_same_run(alone, make_runner, accumulate, monkeypatc
 def test_importance_sampling_is_the_same_on_every_layout():
     runs = [
         train(make, accumulate=count, step_sampler=loss_second_moment(STEPS, history=2))
-        for make, count in [(jit_on(1), 1), (jit_on(8), 1), (parallel.pmap_runner, 2)]
+        for make, count in [
+            (jit_on(1), 1),
+            (jit_on(8), 1),
+            (jit_on(8, by_hand=True), 2),
+            (parallel.pmap_runner, 2),
+        ]
     ]
     for seen, _, _ in runs[1:]:
         np.testing.assert_allclose(seen, runs[0][0], rtol=2e-5)
@@ -163,21 +173,29 @@ def test_layouts_that_do_not_fit_are_refused():
 
 
 def reduced(program):
-    """(kind, number of elements) of every exchange between devices in a program."""
-    found = []
+    """(kind, number of elements) of every exchange between devices in a program.
+
+    None is in a loop, where it would be many.
+    """
+    found, entry = [], False
     kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
     for line in program.as_text().splitlines():
+        if line.endswith("{"):
+            entry = line.startswith("ENTRY")
         if exchange := re.search(rf" = (.*?) ({kinds})(-start)?\(", line):
             shapes = re.findall(r"\w+\[([\d,]*)\]", exchange[1])
             sizes = (math.prod(map(int, filter(None, x.split(",")))) for x in shapes)
             found.append((exchange[2], sum(sizes)))
+            assert entry, line
     return found
 
 
-def test_a_step_reduces_the_gradient_once_and_gathers_nothing():
-    step, initial = make()
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_step_reduces_the_gradient_once_and_gathers_nothing(accumulate):
+    step, initial = make(accumulate)
     abstract = jax.eval_shape(initial)
-    runner = parallel.jit_runner(step, parallel.make_mesh(), abstract)
+    mesh, by_hand = parallel.make_mesh(), accumulate > 1
+    runner = parallel.jit_runner(step, mesh, abstract, by_hand=by_hand)
     program = runner.program.lower(abstract, data(), chosen(0)).compile()
     parameters = sum(x.size for x in jax.tree.leaves(abstract.params))
     exchanges = reduced(program)

@@ -174,9 +174,11 @@ def test_the_average_of_constant_weights(schedule):
         assert int(state.step) == k
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_and_counted(schedule):
+@pytest.mark.parametrize("of_gradient", [True, False])
+def test_an_update_that_is_not_finite_is_skipped_and_counted(schedule, of_gradient):
     def broken(schedule, x0, xt, t, noise, output):
-        return jnp.full(x0.shape[0], jnp.nan) * output[:, 0, 0, 0]
+        seen = output[:, 0, 0, 0]
+        return jnp.nan * seen if of_gradient else jnp.inf + 0 * seen
 
     tx = optax.adam(0.1)
     train_step = make_train_step(
