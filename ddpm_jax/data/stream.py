@@ -8,6 +8,10 @@ cut after shuffling, never before.
 
 import atexit
 import contextlib
+import functools
+import os
+import threading
+import time
 import weakref
 from collections.abc import Generator
 
@@ -108,11 +112,14 @@ class _Shuffled:
     def __init__(self, source: ImageSource, seed: int) -> None:
         self.source = source
         self.seed = seed
+        self.reader = os.getpid()
 
     def __len__(self) -> int:
         return NUM_POSITIONS
 
     def __getitem__(self, position: int) -> Example:
+        if os.getpid() != self.reader:
+            _end_with(self.reader)
         index = example_at(self.seed, position, len(self.source))
         try:
             return self.source[index]
@@ -121,6 +128,21 @@ class _Shuffled:
             raise ValueError(
                 f"{name}: example {index} of {len(self.source)} cannot be read: {error}"
             ) from error
+
+
+@functools.cache
+def _end_with(reader: int) -> None:
+    """Lets this worker end when the process that reads from it does, however it does.
+
+    A killed reader cannot stop its workers, and they would wait for ever.
+    """
+
+    def watch() -> None:
+        while os.getppid() == reader:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _read(dataset) -> Generator[dict[str, np.ndarray]]:

@@ -161,7 +161,15 @@ def _prepared_builder(
             )
         with _quiet():
             builder = _stock_builder(name, data_dir, file_format=FORMAT)
-    _prepare(name, builder, manual_dir, own is not None)
+    try:
+        _prepare(name, builder, manual_dir, own is not None)
+    except ValueError:
+        # Another process may have prepared the data meanwhile.
+        with _quiet():
+            builder = _own_builder(name, data_dir, manual_dir)
+            builder = builder or _stock_builder(name, data_dir, file_format=FORMAT)
+        if not _is_readable(builder):
+            raise
     return builder
 
 

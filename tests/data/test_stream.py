@@ -1,5 +1,7 @@
 """Streamed batches are the batches of `batch_indices`, on any layout."""
 
+import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -83,6 +85,29 @@ def test_threads_change_nothing(arrays, num_threads):
 
 def test_workers_change_nothing(arrays):
     check(global_batches(arrays, 8, num_workers=2, start_step=4), arrays, 4)
+
+
+KILLED = """
+import multiprocessing, os, signal
+import numpy as np
+from ddpm_jax.data import ImageArrays, stream_batches
+
+if __name__ == "__main__":
+    images = ImageArrays(images=np.zeros((9, 4, 4, 1), np.uint8))
+    batches = stream_batches(images, seed=0, batch_size=3, num_workers=2)
+    next(batches)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_with_a_reader_that_is_killed(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    # Whoever holds the pipe lives: its end is the end of them all.
+    done = subprocess.run([sys.executable, script], capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert len(done.stdout.split()) == 2
 
 
 def test_places_part_the_batch():

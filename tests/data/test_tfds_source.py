@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax.data import batch_indices, load_tfds, open_tfds, stream_batches
+from ddpm_jax.data.builders.mnist import Mnist
 
 NUM_EXAMPLES = {"train": 40, "test": 10}
 IDX_NAMES = {"train": "train", "test": "t10k"}
@@ -210,6 +211,19 @@ def test_unprepared_data_say_what_to_do(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=r"unless download is on; found none"):
             open_tfds(name, split="train", data_dir=tmp_path, download=False)
     assert not any(tmp_path.iterdir())
+
+
+def test_data_that_another_process_prepares_meanwhile_are_read(tmp_path, monkeypatch):
+    write_mnist(tmp_path / "files")
+    prepare = Mnist.download_and_prepare
+
+    def comes_second(self, **options):
+        prepare(self, **options)
+        raise OSError("Cannot rename: the destination exists")
+
+    monkeypatch.setattr(Mnist, "download_and_prepare", comes_second)
+    files = {"data_dir": tmp_path, "manual_dir": tmp_path / "files"}
+    assert len(open_tfds("mnist", split="train", **files))
 
 
 def check_not_prepared(tmp_path, name, message):
