@@ -1,6 +1,6 @@
 """The examples of every update, whichever way the data reach the devices."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ class Feed(NamedTuple):
     description: str
     resident: Resident | None  # what the devices hold for the whole run, if it fits
     # (seed, batch_size, first_step) -> this process's part of each global batch
-    batches: Callable[[int, int, int], Iterator[Chosen | Batch]]
+    batches: Callable[[int, int, int], Generator[Chosen | Batch]]
 
 
 def open_feed(config: DataConfig, load: Callable, open_source: Callable) -> Feed:
@@ -77,7 +77,7 @@ def check_images(
 
 def _chosen(
     count: int, seed: int, batch_size: int, first_step: int
-) -> Iterator[Chosen]:
+) -> Generator[Chosen]:
     process, processes = jax.process_index(), jax.process_count()
     place = places(batch_size, process, processes)
     step = first_step
@@ -89,7 +89,7 @@ def _chosen(
 
 def _streamed(
     source, workers: int, labelled: bool, seed: int, batch_size: int, first_step: int
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     process, processes = jax.process_index(), jax.process_count()
     place = places(batch_size, process, processes).astype(np.int32)
     for part in stream_batches(

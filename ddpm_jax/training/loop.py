@@ -22,6 +22,9 @@ from ddpm_jax.training.feed import open_feed
 from ddpm_jax.training.report import Report, finite_mean
 from ddpm_jax.training.setup import make_update
 from ddpm_jax.training.signals import stop_signals
+from ddpm_jax.training.workdir import claimed
+
+SKIPS_IN_A_ROW = 100  # updates left out one after another that end a run
 
 # Updates that may run ahead of the check that their loss is finite. The device never
 # waits for the host, and a checkpoint is saved only after all before it were checked.
@@ -43,11 +46,18 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
 
     Raises:
         ValueError: if the workdir holds a run of another model, a checkpoint cannot be
-            read, the data does not fit the config, or the loss is not finite.
-        OSError: if the workdir cannot be written.
+            read, or the data does not fit the config.
+        FloatingPointError: if the loss or the gradient is not finite.
+        OSError: if the workdir cannot be written, or another run is using it.
     """
     workdir = pathlib.Path(workdir)
-    (workdir / "samples").mkdir(parents=True, exist_ok=True)
+    with claimed(workdir):
+        return _run(config, workdir)
+
+
+def _run(config: Config, workdir: pathlib.Path) -> Outcome:
+    """The run itself, in a workdir that is its own."""
+    (workdir / "samples").mkdir(exist_ok=True)
 
     # What is trained: images, network, objective, optimiser.
     train = config.train
@@ -68,7 +78,8 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
         runner = parallel.pmap_runner(train_step, abstract_state)
     else:
         mesh = parallel.make_mesh(fsdp=train.fsdp)
-        runner = parallel.jit_runner(train_step, mesh, abstract_state)
+        by_hand = train.accumulate > 1 and train.fsdp == 1
+        runner = parallel.jit_runner(train_step, mesh, abstract_state, by_hand=by_hand)
     data = runner.place_data(feed.resident)
 
     main = processes.is_main()
@@ -88,8 +99,10 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
         stop = stack.enter_context(stop_signals())
 
         # Where it starts: the newest checkpoint, or step 0.
-        first_step = checkpoints.latest_step(manager) or 0
-        if first_step:
+        newest = checkpoints.latest_step(manager)
+        newest = processes.agree(-1 if newest is None else newest)
+        first_step = max(newest, 0)
+        if newest >= 0:
             _check_same_model(manager, first_step, config, workdir)
             target = checkpoints.abstract(abstract_state, runner.shardings)
             state = checkpoints.restore_state(manager, first_step, target)
@@ -98,7 +111,7 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
             state = runner.make_state(initial_state)
         report = None
         if main:
-            if first_step:
+            if newest >= 0:
                 print(f"resumed from step {first_step}", flush=True)
             _write_config(config, workdir)
             report = Report(
@@ -112,15 +125,27 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
 
         draw = _grid_drawer(config)
         batches = feed.batches(train.seed, train.batch_size, first_step)
+        stack.callback(batches.close)
         pending: collections.deque = collections.deque()
         losses: list[float] = []  # since the last checkpoint
+        patience = SKIPS_IN_A_ROW if train.on_nonfinite == "skip" else 1
+        in_a_row = 0  # updates that were not finite
 
         def check_pending(ahead: int) -> None:
+            nonlocal in_a_row
             while len(pending) > ahead:
                 number, metrics = pending.popleft()
                 metrics = {name: float(value) for name, value in metrics.items()}
-                if train.on_nonfinite == "stop":
-                    _check_finite(number, metrics, workdir, manager)
+                found = _not_finite(number, metrics)
+                in_a_row = in_a_row + 1 if found else 0
+                if in_a_row >= patience:
+                    manager.wait_until_finished()
+                    good = checkpoints.latest_step(manager)
+                    kept = "no checkpoint yet" if good is None else f"step {good}"
+                    raise FloatingPointError(
+                        f"{found}: training stopped; the newest good checkpoint in "
+                        f"{workdir} is {kept}"
+                    )
                 losses.append(metrics["loss"])
                 if report is not None:
                     report.step(number, metrics)
@@ -169,24 +194,25 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
                 report.say(
                     f"{stop.by.name}: saved step {step}; the same command resumes"
                 )
+        # Processes that leave would abort one that still draws the last grid.
+        processes.barrier("done")
     return Outcome(step, stop.by if step < train.num_steps else None)
 
 
-def _check_finite(step: int, metrics: dict[str, float], workdir, manager) -> None:
+def _not_finite(step: int, metrics: dict[str, float]) -> str | None:
+    """What of an update is not finite, in words, or None."""
     # A gradient may be no number where the loss is one; the weights then are none.
     for name, what in (("loss", "loss"), ("grad_norm", "gradient's norm")):
         if not np.isfinite(metrics[name]):
-            raise FloatingPointError(
-                f"the {what} of step {step} is {metrics[name]}: training stopped; the "
-                f"newest good checkpoint in {workdir} is step "
-                f"{checkpoints.latest_step(manager)}"
-            )
+            return f"the {what} of step {step} is {metrics[name]}"
+    return None
 
 
 def _check_same_model(manager, step: int, config: Config, workdir) -> None:
     """Raises ValueError where the checkpoint is of other weights or another state.
 
     How a network is computed may change in a run: precision, memory, dropout, clipping.
+    Another seed would go on with the noise of the old one and the data of the new one.
     """
     theirs = from_dict(checkpoints.restore_config(manager, step))
     free = {"network.remat", "network.dtype", "network.dropout", "diffusion.clip"}
@@ -198,6 +224,8 @@ def _check_same_model(manager, step: int, config: Config, workdir) -> None:
         *differences(config.data, theirs.data, "data."),
     ]
     other = [line for line in found if line.split(":")[0] not in free]
+    if config.train.seed != theirs.train.seed:
+        other.append(f"train.seed: {config.train.seed}, not {theirs.train.seed}")
     for name, kept in _optimizer_parts(config.optim).items():
         before = _optimizer_parts(theirs.optim)[name]
         if kept != before:

@@ -56,13 +56,16 @@ class Report:
             }
             if "skipped" in metrics:
                 line["skipped"] = metrics["skipped"]
-            self._file.write(json.dumps(line) + "\n")
+            # JSON has no word for what is not finite.
+            said = {k: x if math.isfinite(x) else None for k, x in line.items()}
+            self._file.write(json.dumps(said) + "\n")
             self._bar.set_postfix_str(
                 f"loss {line['loss']:.4f}, {line['images_per_second']:.0f} images/s"
             )
             if self._board is not None:
-                for name, value in line.items():
-                    self._board.add_scalar(name, value, step)
+                for name, value in said.items():
+                    if value is not None:
+                        self._board.add_scalar(name, value, step)
             self._losses.clear()
             self.restart_clock()
 

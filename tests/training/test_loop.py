@@ -17,7 +17,10 @@ from PIL import Image
 
 from ddpm_jax import build, pipeline
 from ddpm_jax.command import read_config
+from ddpm_jax.config import to_dict
 from ddpm_jax.training import checkpoints, loop
+from ddpm_jax.training.setup import make_update
+from ddpm_jax.training.workdir import claimed
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SMOKE = ROOT / "configs" / "smoke.py"
@@ -32,6 +35,15 @@ def config(steps=4, **train):
         train=dataclasses.replace(smoke.train, **train),
         sample=dataclasses.replace(smoke.sample, every=10_000, steps=2, num=4),
     )
+
+
+def tiny(steps=4, **train):
+    """The same with hardly a network, for what is compiled for one test alone."""
+    whole = config(steps, **train)
+    network = dataclasses.replace(
+        whole.network, multipliers=(1,), num_blocks=1, attention_resolutions=()
+    )
+    return dataclasses.replace(whole, network=network)
 
 
 def saved_leaves(workdir, step):
@@ -129,7 +141,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
         return loss
 
     monkeypatch.setattr(build, "make_loss", breaks)
-    runaway = config(steps=8, checkpoint_every=1)
+    runaway = tiny(steps=8, checkpoint_every=1)
     runaway = dataclasses.replace(
         runaway,
         optim=dataclasses.replace(
@@ -141,7 +153,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
     with checkpoints.open_checkpoints(tmp_path / "checkpoints", read_only=True) as m:
         good = checkpoints.latest_step(m)
     assert good is not None
-    assert all(x.dtype for x in saved_leaves(tmp_path, good))
+    assert all(np.isfinite(x).all() for x in saved_leaves(tmp_path, good))
 
 
 def test_a_gradient_that_is_not_finite_stops_before_it_is_saved(tmp_path, monkeypatch):
@@ -158,7 +170,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_saved(tmp_path, monkey
 
     monkeypatch.setattr(build, "make_loss", breaks)
     with pytest.raises(FloatingPointError, match=r"gradient's norm of step 1 is nan"):
-        loop.run(config(steps=1), tmp_path)
+        loop.run(tiny(steps=1), tmp_path)
     assert checkpoints.complete_steps(tmp_path / "checkpoints") == []
 
 
@@ -172,6 +184,53 @@ def test_how_a_network_is_computed_may_change_in_a_run(finished, tmp_path):
     unclipped = dataclasses.replace(more.optim, clip_norm=None)
     with pytest.raises(ValueError, match=r"optim\.clip_norm is None, not a bound"):
         loop.run(dataclasses.replace(more, optim=unclipped), tmp_path / "run")
+
+
+def test_updates_that_are_left_out_for_ever_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SKIPS_IN_A_ROW", 3)
+    made = build.make_loss
+
+    def breaks(diffusion):
+        whole = made(diffusion)
+        return lambda *arguments: whole(*arguments) * np.inf
+
+    monkeypatch.setattr(build, "make_loss", breaks)
+    with pytest.raises(FloatingPointError, match=r"loss of step 3 is inf: .* step 2"):
+        loop.run(tiny(steps=8, on_nonfinite="skip"), tmp_path)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in lines] == [None, None]
+    assert "NaN" not in "".join(lines)
+
+
+def test_a_run_has_its_workdir_to_itself(finished, tmp_path):
+    with (
+        claimed(finished),
+        pytest.raises(OSError, match=rf"in use by process {os.getpid()} on"),
+    ):
+        loop.run(config(steps=6), finished)
+    with claimed(finished):  # it was let go
+        pass
+    with pytest.raises(RuntimeError), claimed(tmp_path):
+        raise RuntimeError
+    with claimed(tmp_path):
+        pass
+
+
+def test_another_seed_is_another_run(finished):
+    with pytest.raises(ValueError, match=r"train\.seed: 7, not 0"):
+        loop.run(config(steps=6, seed=7), finished)
+
+
+def test_a_checkpoint_before_the_first_update_is_one(tmp_path):
+    _, initial_state = make_update(config())
+    with checkpoints.open_checkpoints(tmp_path / "checkpoints") as manager:
+        checkpoints.save(manager, initial_state(), to_dict(config()))
+    other = config()
+    other = dataclasses.replace(
+        other, network=dataclasses.replace(other.network, channels=16)
+    )
+    with pytest.raises(ValueError, match=r"network\.channels: 16, not 8"):
+        loop.run(other, tmp_path)
 
 
 def test_a_workdir_that_cannot_be_written(tmp_path):

@@ -23,8 +23,8 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 STEPS = 20
 
 
-def start(arguments, processes, devices=1, script="train.py"):
-    """Starts one run on so many processes."""
+def start(arguments, processes, devices=1, script="train.py", each=None):
+    """Starts one run on so many processes, each with arguments of its own."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -41,7 +41,8 @@ def start(arguments, processes, devices=1, script="train.py"):
             f"--distributed.num-processes={processes}",
             f"--distributed.process-id={i}",
         ]
-        command = [sys.executable, *script.split(), *map(str, arguments)]
+        own = [*arguments, *(each[i] if each else [])]
+        command = [sys.executable, *script.split(), *map(str, own)]
         running.append(
             subprocess.Popen(
                 command + (meeting if processes > 1 else []),
@@ -98,6 +99,13 @@ def single(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("single")
     train(workdir, 1)
     return workdir
+
+
+def test_a_workdir_that_is_not_shared_is_refused_by_all(tmp_path):
+    arguments = ["--config", "configs/smoke.py", "--workdir"]
+    each = [[tmp_path / "here"], [tmp_path / "there"]]
+    for output in finish(start(arguments, 2, each=each), code=1):
+        assert "must be one folder for all processes; process 1 does not" in output
 
 
 LAYOUTS = [(2, 1, {"runner": "pmap"}), (2, 2, {"fsdp": 2})]
