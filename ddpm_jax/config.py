@@ -140,7 +140,7 @@ class NetworkConfig:
     """The U-Net; its fields are those of `ddpm_jax.networks.UNet`."""
 
     channels: int = 128  # at the finest resolution
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)  # of the channels, per resolution
+    multipliers: tuple[float, ...] = (1, 2, 2, 2)  # of the channels, per resolution
     num_blocks: int = 2  # residual blocks per resolution
     attention_resolutions: tuple[int, ...] = (16,)  # in pixels
     dropout: float = 0.1
@@ -166,11 +166,13 @@ class NetworkConfig:
         for name in ("channels", "num_blocks", "num_groups"):
             value = getattr(self, name)
             _check(f"network.{name}", value, value >= 1, "at least 1")
-        if not self.multipliers or min(self.multipliers) < 1:
+        if not self.multipliers or min(self.multipliers) <= 0:
             raise ValueError(
-                "network.multipliers must be one or more positive integers; "
+                "network.multipliers must be one or more positive numbers; "
                 f"got {self.multipliers}"
             )
+        whole = tuple(int(x) if x % 1 == 0 else x for x in self.multipliers)
+        object.__setattr__(self, "multipliers", whole)  # 2 and 2.0 are one config
         _check("network.num_heads", self.num_heads, self.num_heads >= 1, "at least 1")
         if self.head_channels is not None:
             _check(
@@ -180,11 +182,16 @@ class NetworkConfig:
                 "at least 1",
             )
         for multiplier in self.multipliers:
-            width = self.channels * multiplier
+            width = round(self.channels * multiplier, 6)  # 49 * (1 / 49) is below 1
+            if width % 1:
+                raise ValueError(
+                    "network.multipliers must give every level a whole number of "
+                    f"channels; got {self.channels} x {multiplier} = {width}"
+                )
             if width % self.num_groups:
                 raise ValueError(
                     f"network.num_groups={self.num_groups} must divide the channels of "
-                    f"every level; got {self.channels} x {multiplier} = {width}"
+                    f"every level; got {self.channels} x {multiplier} = {width:.0f}"
                 )
 
 
@@ -214,6 +221,8 @@ class OptimConfig:
         for name in ("beta1", "beta2", "ema_decay"):
             value = getattr(self, name)
             _check(f"optim.{name}", value, 0 <= value < 1, "in [0, 1)")
+        _check("optim.eps", self.eps, self.eps > 0, "positive")
+        _check("optim.weight_decay", self.weight_decay, self.weight_decay >= 0, ">= 0")
         if self.clip_norm is not None:
             _check("optim.clip_norm", self.clip_norm, self.clip_norm > 0, "positive")
         if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
@@ -250,6 +259,7 @@ class TrainConfig:
             _check(f"train.{name}", value, value >= 1, "at least 1")
         if self.keep_every is not None:
             _check("train.keep_every", self.keep_every, self.keep_every >= 1, ">= 1")
+        _check("train.seed", self.seed, self.seed >= 0, "at least 0")
         _check("train.keep_best", self.keep_best, self.keep_best >= 0, "at least 0")
         if self.batch_size % self.accumulate:
             raise ValueError(

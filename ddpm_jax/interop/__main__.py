@@ -14,7 +14,7 @@ import tyro
 from ddpm_jax import build, pipeline
 from ddpm_jax.command import one_line_errors
 from ddpm_jax.config import to_dict
-from ddpm_jax.interop.facts import Hints
+from ddpm_jax.interop.facts import GUESSED, Facts, Hints, overriding
 from ddpm_jax.interop.read import Weights, read_model
 from ddpm_jax.interop.save import (
     check_free,
@@ -101,20 +101,35 @@ def export_weights(
         npz = format == "npz"
         save_archive(dst, model.config, model.params, step=model.step, npz=npz)
     print(f"wrote step {model.step} of {workdir} as {format} to {dst}")
+    if format == "diffusers" and model.config.data.num_classes is not None:
+        print(
+            "it is class-conditional, and diffusers' DDPMPipeline gives no labels: "
+            "load UNet2DModel from unet/ and DDPMScheduler from scheduler/, and call "
+            "unet(x, t, class_labels) in a loop of scheduler.step"
+        )
 
 
 def _report(src: pathlib.Path, workdir: pathlib.Path, weights: Weights) -> str:
     """What was read, and where each field of the config comes from."""
     count = sum(np.size(array) for array in jax.tree.leaves(weights.params))
-    lines = [f"read {src}: layout {weights.layout!r}, {count:,} parameters"]
-    for source, facts in weights.sources.items():
-        said = ", ".join(f"{key}={_shown(facts[key])}" for key in sorted(facts))
-        lines.append(f"{source}: {said}")
+    place = f"{src} {weights.entry}".rstrip()
+    lines = [f"read {place}: layout {weights.layout!r}, {count:,} parameters"]
+    said = dict(weights.sources)
+    guessed = said.pop(GUESSED, {})
+    lines += [f"{source}: {_said(facts)}" for source, facts in said.items()]
     lines.append(
         "so: network.attention_resolutions="
         f"{_shown(weights.config.network.attention_resolutions)}"
     )
-    return "\n".join([*lines, f"wrote {workdir}"])
+    lines.append(f"wrote {workdir}")
+    if guessed:
+        options = " ".join(f"--{x.replace('_', '-')}" for x in overriding(guessed))
+        lines.append(f"guessed: {_said(guessed)}; override with {options}")
+    return "\n".join(lines)
+
+
+def _said(facts: Facts) -> str:
+    return ", ".join(f"{key}={_shown(facts[key])}" for key in sorted(facts))
 
 
 def _shown(value: Any) -> str:

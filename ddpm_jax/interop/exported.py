@@ -10,6 +10,9 @@ needed, only jax and flatbuffers, which jax reads such files with:
 `exported.in_tree` and `exported.in_avals` say what a file asks for. It is a file to
 deploy, not to archive: JAX promises that a jax up to six months newer than the one that
 wrote it can read it, or three weeks older. What lasts is the checkpoint.
+
+One file holds less than 2 GiB, weights included, because a flatbuffer does: half a
+billion parameters. Writing it takes six times the weights in memory, beside them.
 """
 
 import importlib.util
@@ -29,6 +32,7 @@ from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.pipeline import Model
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+MOST_BYTES = 2**31 - 2**25  # of weights in a flatbuffer, with room for the program
 
 
 def export_sampler(
@@ -62,8 +66,8 @@ def export_sampler(
 
     Raises:
         ImportError: if flatbuffers is not installed.
-        ValueError: if the schedule has fewer steps, the sampler cannot walk it, or
-            there is no such platform.
+        ValueError: if the weights are too large for one file, the schedule has fewer
+            steps, the sampler cannot walk it, or there is no such platform.
         OSError: if the file cannot be written.
     """
     if importlib.util.find_spec("flatbuffers") is None:
@@ -74,6 +78,12 @@ def export_sampler(
     if not platforms or set(platforms) - set(PLATFORMS):
         raise ValueError(
             f"platforms must be some of {', '.join(PLATFORMS)}; got {platforms!r}"
+        )
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
+    if held > MOST_BYTES:
+        raise ValueError(
+            f"one exported file holds at most {MOST_BYTES:,} bytes of weights; got "
+            f"{held:,}: export them as safetensors, and sample from those"
         )
     path = pathlib.Path(path)
     if not path.parent.is_dir():

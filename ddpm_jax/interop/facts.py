@@ -14,8 +14,10 @@ from ddpm_jax.interop.published import Published
 from ddpm_jax.interop.structure import Structure
 from ddpm_jax.networks import UNet
 
-Facts = dict[str, Any]  # fields of a Config, by "section.field"
+# Fields of a Config by "section.field", and the attention_order of OpenAI's weights.
+Facts = dict[str, Any]
 Sources = dict[str, Facts]  # the first that knows a field is believed
+GUESSED = "guessed"  # the source of what nothing says
 Variance = Literal["fixed_small", "fixed_large", "learned", "learned_range"]
 
 
@@ -57,7 +59,21 @@ _DETAILS = {
 
 
 def hinted(hints: Hints) -> Facts:
-    """The facts that the caller gives."""
+    """The facts that the caller gives.
+
+    Raises:
+        ValueError: if a hint is none that a network could have.
+    """
+    heads, channels, eps = hints.num_heads, hints.head_channels, hints.norm_eps
+    if heads is not None and channels is not None:
+        raise ValueError(
+            "num_heads and head_channels say the same in two ways: give one; got "
+            f"{heads} and {channels}"
+        )
+    if heads is not None and heads < 1:
+        raise ValueError(f"num_heads must be at least 1; got {heads}")
+    if eps is not None and eps <= 0:
+        raise ValueError(f"norm_eps must be positive; got {eps}")
     facts: Facts = {
         f"{section}.{name}": getattr(hints, name)
         for name, section in _PLACES.items()
@@ -65,10 +81,20 @@ def hinted(hints: Hints) -> Facts:
     }
     if hints.schedule is not None:
         facts["diffusion.schedule.kind"] = hints.schedule
-    if hints.num_heads is not None or hints.head_channels is not None:
-        facts["network.num_heads"] = hints.num_heads or 1
-        facts["network.head_channels"] = hints.head_channels
+    if heads is not None or channels is not None:
+        facts["network.num_heads"] = 1 if heads is None else heads
+        facts["network.head_channels"] = channels
+    if hints.attention_order is not None:
+        facts["attention_order"] = hints.attention_order
     return facts
+
+
+def overriding(facts: Facts) -> list[str]:
+    """The hints that say otherwise than these facts."""
+    names = {"diffusion.schedule.kind": "schedule"}
+    hints = (names.get(key, key.rpartition(".")[2]) for key in facts)
+    known = {field.name for field in dataclasses.fields(Hints)}
+    return sorted(known.intersection(hints))
 
 
 def labelled(rows: int | None, hints: Hints) -> Facts:
@@ -103,13 +129,26 @@ def shown(structure: Structure) -> Facts:
 def as_published(model: Published) -> Facts:
     """The facts of a published model."""
     schedule = {f"diffusion.schedule.{key}": x for key, x in model.schedule.items()}
-    return {
+    facts = {
         "data.image_size": model.image_size,
         **{f"data.{key}": value for key, value in model.data.items()},
         **_of_network(model.network),
         **schedule,
+        "diffusion.predict": "eps",
         "diffusion.variance": model.variance,
     }
+    if model.layout == "openai":
+        facts["attention_order"] = "new" if model.new_attention_order else "legacy"
+    return facts
+
+
+OPENAI: Facts = {  # what OpenAI's code does with any weights
+    "network.norm_eps": 1e-5,
+    "network.cos_first": True,
+    "network.freq_shift": 0,
+    "network.downsample_padding": (1, 1),
+    "network.init": "improved",
+}
 
 
 def usual(layout: str, structure: Structure, known: Facts) -> Facts:
@@ -121,28 +160,24 @@ def usual(layout: str, structure: Structure, known: Facts) -> Facts:
         known: the facts of every other source.
     """
     learned = structure.out_channels == 2 * structure.image_channels
+    num_steps = known.get("diffusion.schedule.num_steps", 1000)
     facts: Facts = {
         "diffusion.schedule.kind": "linear",
-        "diffusion.schedule.num_steps": 1000,
+        "diffusion.schedule.num_steps": num_steps,
+        "diffusion.predict": "eps",
         "diffusion.variance": "learned_range" if learned else "fixed_large",
     }
     if layout == "ho":
         return facts
-    num_steps = known.get("diffusion.schedule.num_steps", 1000)
-    facts["diffusion.schedule.num_steps"] = num_steps
     kind = known.get("diffusion.schedule.kind", "linear")
     if kind == "linear" and num_steps != 1000:
         # Improved DDPM's linear betas are those of 1000 steps, rescaled.
         facts["diffusion.schedule.start"] = 0.1 / num_steps
         facts["diffusion.schedule.end"] = min(20 / num_steps, 0.999)
     return facts | {
-        "network.norm_eps": 1e-5,
-        "network.cos_first": True,
-        "network.freq_shift": 0,
         "network.time_scale": 1000 / num_steps,
-        "network.downsample_padding": (1, 1),
         "network.num_heads": 4,
-        "network.init": "improved",
+        "attention_order": "legacy",
     }
 
 
@@ -177,6 +212,12 @@ def to_config(sources: Sources, structure: Structure) -> Config:
         ValueError: if a necessary fact is missing, or the facts are those of no model.
     """
     known = merged(sources)
+    channels, out_channels = structure.image_channels, structure.out_channels
+    if channels == 6 and out_channels in (3, 6):
+        raise ValueError(
+            "a network that reads 6 channels for images of 3 is of super-resolution, "
+            "and sees the small image beside x_t; that is not known here"
+        )
     if "data.image_size" not in known:
         raise ValueError(
             "nothing says how large the images are, in pixels: give image_size (on the "
@@ -185,7 +226,6 @@ def to_config(sources: Sources, structure: Structure) -> Config:
     size = known["data.image_size"]
     learned = known["diffusion.variance"].startswith("learned")
     halves = 2 if learned else 1
-    channels, out_channels = structure.image_channels, structure.out_channels
     if out_channels != halves * channels:
         raise ValueError(
             f"a network for images of {channels} channels with the variance "
@@ -203,6 +243,7 @@ def to_config(sources: Sources, structure: Structure) -> Config:
     if fields["data.source"] == "folder":
         fields["data.path"] = "images"  # nothing says where; a Config must name it
     values: dict[str, Any] = {}
+    fields.pop("attention_order", None)  # of the weights, not of the model
     for key, value in fields.items():
         *sections, name = key.split(".")
         place = values

@@ -155,6 +155,11 @@ def _guided() -> list[Published]:
         ),
         model(256, _LINEAR, presets.guided_imagenet64(**at_256)),
         model(
+            512,
+            _LINEAR,
+            presets.guided_imagenet64(**larger, multipliers=(0.5, 1, 1, 2, 2, 4, 4)),
+        ),
+        model(
             256,
             _LINEAR,
             presets.guided_imagenet64(**at_256, num_classes=None),

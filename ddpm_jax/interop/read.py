@@ -1,27 +1,29 @@
 """Anyone's weights as a model: from a folder or a file to (config, parameters)."""
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from ddpm_jax.config import Config, from_dict
-from ddpm_jax.interop import diffusers_format, facts, keymaps, load
+from ddpm_jax.interop import (
+    diffusers_format,
+    diffusers_scheduler,
+    facts,
+    folders,
+    keymaps,
+    load,
+)
+from ddpm_jax.interop.diffusers_rules import PRIVATE
 from ddpm_jax.interop.facts import Hints, Sources
+from ddpm_jax.interop.files import read_state_dict
 from ddpm_jax.interop.published import published
 from ddpm_jax.interop.structure import Layout, Shapes, layout_of, structure_of
-from ddpm_jax.interop.tensors import StateDict, read_metadata, read_state_dict
+from ddpm_jax.interop.tensors import StateDict, read_metadata
 
 T = TypeVar("T")
-
-# The names that one model's weights have in a folder, the preferred ones first.
-_NAMES = (
-    "model.safetensors",
-    "model.npz",
-    "diffusion_pytorch_model.safetensors",
-    "diffusion_pytorch_model.bin",
-)
 
 
 class Weights(NamedTuple):
@@ -33,6 +35,7 @@ class Weights(NamedTuple):
         step: updates that it was trained; 0 where nothing says so.
         layout: whose layout the files have.
         sources: what each source said of the config: {source: {field: value}}.
+        entry: of the file, where that holds more than these weights.
     """
 
     config: Config
@@ -40,6 +43,7 @@ class Weights(NamedTuple):
     step: int
     layout: str
     sources: Sources
+    entry: str = ""
 
 
 class Identity(NamedTuple):
@@ -66,9 +70,10 @@ def read_model(path: pathlib.Path | str, hints: Hints | None = None) -> Weights:
         ImportError: if the library that reads it is not installed.
     """
     hints = hints or Hints()
-    file = _weights_file(pathlib.Path(path))
-    tensors = read_state_dict(file)
-    layout = layout_of(tensors)
+    file = folders.weights_file(pathlib.Path(path))
+    with _naming(file):
+        tensors, entry = read_state_dict(file)
+        layout = layout_of(tensors)
     if hints.attention_order is not None and layout != "openai":
         raise ValueError(
             "attention_order is about OpenAI's layout; got it for weights in the "
@@ -77,22 +82,12 @@ def read_model(path: pathlib.Path | str, hints: Hints | None = None) -> Weights:
     if layout == "ours":
         return _read_archive(file, tensors, hints)
     if layout == "diffusers":
-        return _read_diffusers(file, tensors, hints)
+        return _read_diffusers(file, tensors, hints)._replace(entry=entry)
     shapes = {key: tensor.shape for key, tensor in tensors.items()}
-    config, keymap, sources = identify(shapes, layout, hints)
-    params = load.load_params(tensors, config, keymap)
-    return Weights(config, params, hints.step or 0, layout, sources)
-
-
-def _weights_file(path: pathlib.Path) -> pathlib.Path:
-    """The file of weights that a path means."""
-    if not path.is_dir():
-        return path
-    for folder in (path, path / "unet"):
-        for name in _NAMES:
-            if (folder / name).is_file():
-                return folder / name
-    raise FileNotFoundError(f"{path} holds no weights: none of {', '.join(_NAMES)}")
+    with _naming(file):
+        config, keymap, sources = identify(shapes, layout, hints)
+        params = load.load_params(tensors, config, keymap)
+    return Weights(config, params, hints.step or 0, layout, sources, entry)
 
 
 def _read_archive(file: pathlib.Path, tensors: StateDict, hints: Hints) -> Weights:
@@ -105,7 +100,8 @@ def _read_archive(file: pathlib.Path, tensors: StateDict, hints: Hints) -> Weigh
     else:
         mapped = file.suffix == ".safetensors"
         step = int(read_metadata(file).get("step", 0)) if mapped else 0
-    params = load.load_params(tensors, config, load.ours)
+    with _naming(file):
+        params = load.load_params(tensors, config, load.ours)
     return Weights(config, params, step, "ours", {})
 
 
@@ -114,26 +110,29 @@ def _read_diffusers(file: pathlib.Path, tensors: StateDict, hints: Hints) -> Wei
     tensors = {keymaps.modern_diffusers_key(key): x for key, x in tensors.items()}
     said = file.with_name("config.json")
     unet = _from_json(said, dict)
-    scheduler_file = _scheduler_file(file.parent)
-    scheduler = _from_json(scheduler_file, dict) if scheduler_file else None
-    if diffusers_format.PRIVATE in unet:
+    folders.check_pipeline(file.parent)
+    scheduler = folders.scheduler_file(file.parent)
+    if PRIVATE in unet:
         _check_no_hints(hints, said)
         config, step = _from_json(said, diffusers_format.read_private)
-        diffusers_format.check_same(config, unet, scheduler)
+        _from_json(said, partial(diffusers_format.check_same, config))
+        if scheduler:
+            check = partial(diffusers_scheduler.check_same, config.diffusion)
+            _from_json(scheduler, check)
         sources: Sources = {}
     else:
         known, structure = _from_json(said, diffusers_format.read_unet)
         known |= facts.labelled(structure.label_rows, hints)
         sources = {"options": facts.hinted(hints), str(said): known}
-        if scheduler_file:
-            read = _from_json(scheduler_file, diffusers_format.read_scheduler)
-            sources[str(scheduler_file)] = read
-        else:
-            usual = diffusers_format.read_scheduler({})
-            sources["assumed, as there is no scheduler_config.json"] = usual
-        config = facts.to_config(sources, structure)
-        step = hints.step or 0
-    params = load.load_params(tensors, config, keymaps.diffusers)
+        if scheduler:
+            read = _from_json(scheduler, diffusers_scheduler.read_scheduler)
+            sources[str(scheduler)] = read
+        sources[facts.GUESSED] = diffusers_scheduler.usual(structure)
+        with _naming(said):
+            config = facts.to_config(sources, structure)
+        step = hints.step or unet.get("optimization_step", 0)  # of an average
+    with _naming(file):
+        params = load.load_params(tensors, config, keymaps.diffusers)
     return Weights(config, params, step, "diffusers", facts.resolve(sources))
 
 
@@ -150,27 +149,30 @@ def identify(shapes: Shapes, layout: Layout, hints: Hints) -> Identity:
         "keys and shapes": facts.shown(structure)
         | facts.labelled(structure.label_rows, hints),
     }
-    new_order = False
     for model in published(layout):
         if model.structure() == structure:
             sources[f"published: {model.name}"] = facts.as_published(model)
-            new_order = model.new_attention_order
-    sources["assumed"] = facts.usual(layout, structure, facts.merged(sources))
+    if layout == "openai":
+        sources["OpenAI's code"] = facts.OPENAI
+    guessed = facts.usual(layout, structure, facts.merged(sources))
+    sources[facts.GUESSED] = guessed
     config = facts.to_config(sources, structure)
-    if hints.attention_order is not None:
-        new_order = hints.attention_order == "new"
     keymap: Callable = keymaps.ho
     if layout == "openai":
-        keymap = partial(keymaps.openai, legacy_attention=not new_order)
+        legacy = facts.merged(sources)["attention_order"] == "legacy"
+        keymap = partial(keymaps.openai, legacy_attention=legacy)
     return Identity(config, keymap, facts.resolve(sources))
 
 
-def _scheduler_file(folder: pathlib.Path) -> pathlib.Path | None:
-    """The scheduler of the UNet2DModel in `folder`, where pipelines put it."""
-    for place in (folder.parent / "scheduler", folder / "scheduler", folder):
-        if (file := place / "scheduler_config.json").is_file():
-            return file
-    return None
+@contextlib.contextmanager
+def _naming(file: pathlib.Path) -> Iterator[None]:
+    """What is wrong with a file begins with its name."""
+    try:
+        yield
+    except ValueError as error:
+        if str(file) in str(error):
+            raise
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _from_json(path: pathlib.Path, read: Callable[[dict[str, Any]], T]) -> T:

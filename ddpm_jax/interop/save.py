@@ -21,7 +21,8 @@ from flax.traverse_util import flatten_dict
 
 from ddpm_jax import build
 from ddpm_jax.config import Config, to_dict
-from ddpm_jax.interop import diffusers_format, keymaps
+from ddpm_jax.interop import diffusers_format, diffusers_scheduler, keymaps
+from ddpm_jax.interop.diffusers_rules import PRIVATE
 from ddpm_jax.interop.load import parameter_shapes
 
 
@@ -74,7 +75,7 @@ def save_diffusers(
         ImportError: if safetensors is not installed.
     """
     unet = diffusers_format.write_unet(config)
-    scheduler = diffusers_format.write_scheduler(config.diffusion)
+    scheduler = diffusers_scheduler.write_scheduler(config.diffusion)
     network = build.make_network(config)
     peers = keymaps.diffusers(network, parameter_shapes(network, config))
     tensors = {}
@@ -90,7 +91,7 @@ def save_diffusers(
         }
         write_json(folder / "model_index.json", index)
         write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-        private = {diffusers_format.PRIVATE: {"config": to_dict(config), "step": step}}
+        private = {PRIVATE: {"config": to_dict(config), "step": step}}
         write_json(folder / "unet" / "config.json", unet | private)
         _write_safetensors(
             folder / "unet" / "diffusion_pytorch_model.safetensors",

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from ddpm_jax.networks import UNet
 
+T = TypeVar("T")
 Layout = Literal["diffusers", "openai", "ho", "ours"]
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -16,6 +17,14 @@ _LANDMARKS: dict[str, Layout] = {
     "temb.dense.0.weight": "ho",
     "time/dense1/kernel": "ours",
 }
+# What wraps a network puts its own name before the keys: DataParallel, torch.compile,
+# averages of weights, latent diffusion's and Lightning's trainers.
+_WRAPPED = re.compile(
+    r"((?:(?:module|_orig_mod|ema_model|model|diffusion_model)\.)*)"
+    rf"(?:{'|'.join(map(re.escape, _LANDMARKS))})"
+)
+# The other models of a latent diffusion model's file.
+_LATENT = ("first_stage_model.", "cond_stage_model.")
 
 
 class Structure(NamedTuple):
@@ -24,12 +33,40 @@ class Structure(NamedTuple):
     image_channels: int
     out_channels: int
     channels: int
-    multipliers: tuple[int, ...]
+    multipliers: tuple[float, ...]
     num_blocks: int
     attention_levels: tuple[int, ...]  # 0 is the finest
     label_rows: int | None  # of the label embedding; None = unconditional
     scale_shift: bool
     resblock_updown: bool
+
+
+def prefix_of(keys: Collection[str]) -> str | None:
+    """What stands before every key of the network among these; averages go first.
+
+    None means that there is no network that is known here.
+    """
+    matches = (_WRAPPED.fullmatch(key) for key in keys)
+    found = {match[1] for match in matches if match}
+    return min(
+        found, key=lambda prefix: ("ema_model." not in prefix, prefix), default=None
+    )
+
+
+def unwrapped(tensors: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """The tensors whose keys begin with the prefix, without it.
+
+    Raises:
+        ValueError: if they are a part of a latent diffusion model.
+    """
+    for key in tensors:
+        if key.startswith(_LATENT):
+            raise ValueError(
+                "these are the weights of a latent diffusion model, whose network does "
+                f"not read pixels: {key} is among them"
+            )
+    cut = len(prefix)
+    return {key[cut:]: x for key, x in tensors.items() if key.startswith(prefix)}
 
 
 def layout_of(keys: Collection[str]) -> Layout:
@@ -54,14 +91,7 @@ def structure_of(shapes: Shapes, layout: Layout) -> Structure:
     Raises:
         ValueError: if the keys are not those of such a U-Net.
     """
-    read = {"openai": _openai, "ho": _ho}[layout]
-    try:
-        return read(shapes)
-    except (KeyError, ZeroDivisionError) as error:
-        raise ValueError(
-            f"the keys are not those of a whole U-Net in the layout {layout!r}: "
-            f"found no {error}"
-        ) from error
+    return {"openai": _openai, "ho": _ho}[layout](shapes)
 
 
 def structure_of_network(network: UNet, image_size: int, channels: int) -> Structure:
@@ -74,7 +104,7 @@ def structure_of_network(network: UNet, image_size: int, channels: int) -> Struc
         image_channels=channels,
         out_channels=network.out_channels,
         channels=network.channels,
-        multipliers=tuple(int(m) for m in network.multipliers),
+        multipliers=tuple(network.multipliers),
         num_blocks=network.num_blocks,
         attention_levels=tuple(
             i for i in levels if image_size >> i in network.attention_resolutions
@@ -86,7 +116,12 @@ def structure_of_network(network: UNet, image_size: int, channels: int) -> Struc
 
 
 def _openai(shapes: Shapes) -> Structure:
-    channels = shapes["time_embed.0.weight"][1]
+    channels = _size(shapes, "time_embed.0.weight", axis=1, axes=2)
+    if not any(key.startswith("output_blocks.") for key in shapes):
+        raise ValueError(
+            "there are no output_blocks: these are the weights of a classifier, as "
+            "guided diffusion has them, not of a denoiser"
+        )
     count = _count(shapes, r"input_blocks\.(\d+)\.")
     # Going up, what enlarges a level stands last in the level's last block.
     enlarged = r"output_blocks\.(\d+)\.[12]\."
@@ -100,33 +135,37 @@ def _openai(shapes: Shapes) -> Structure:
             "blocks"
         )
     first = [1 + level * per_level for level in range(levels)]
-    widths = [shapes[f"input_blocks.{i}.0.out_layers.3.weight"][0] for i in first]
+    widths = [_width(shapes, f"input_blocks.{i}.0.out_layers.3.weight") for i in first]
+    embedded = _size(shapes, "input_blocks.1.0.emb_layers.1.weight", axis=0, axes=2)
+    rows = None
+    if "label_emb.weight" in shapes:
+        rows = _size(shapes, "label_emb.weight", axis=0, axes=2)
     return Structure(
-        image_channels=shapes["input_blocks.0.0.weight"][1],
-        out_channels=shapes["out.2.weight"][0],
+        image_channels=_size(shapes, "input_blocks.0.0.weight", axis=1, axes=4),
+        out_channels=_width(shapes, "out.2.weight"),
         channels=channels,
-        multipliers=_multipliers(widths, channels),
+        multipliers=ratios(widths, channels),
         num_blocks=per_level - 1,
         attention_levels=tuple(
             level
             for level, i in enumerate(first)
             if f"input_blocks.{i}.1.qkv.weight" in shapes
         ),
-        label_rows=shapes.get("label_emb.weight", (None,))[0],
-        scale_shift=shapes["input_blocks.1.0.emb_layers.1.weight"][0] == 2 * widths[0],
+        label_rows=rows,
+        scale_shift=embedded == 2 * widths[0],
         resblock_updown=bool(by_block),
     )
 
 
 def _ho(shapes: Shapes) -> Structure:
-    channels = shapes["temb.dense.0.weight"][1]
+    channels = _size(shapes, "temb.dense.0.weight", axis=1, axes=2)
     levels = range(_count(shapes, r"down\.(\d+)\."))
-    widths = [shapes[f"down.{i}.block.0.conv1.weight"][0] for i in levels]
+    widths = [_width(shapes, f"down.{i}.block.0.conv1.weight") for i in levels]
     return Structure(
-        image_channels=shapes["conv_in.weight"][1],
-        out_channels=shapes["conv_out.weight"][0],
+        image_channels=_size(shapes, "conv_in.weight", axis=1, axes=4),
+        out_channels=_width(shapes, "conv_out.weight"),
         channels=channels,
-        multipliers=_multipliers(widths, channels),
+        multipliers=ratios(widths, channels),
         num_blocks=_count(shapes, r"down\.0\.block\.(\d+)\."),
         attention_levels=tuple(
             i for i in levels if f"down.{i}.attn.0.q.weight" in shapes
@@ -137,6 +176,36 @@ def _ho(shapes: Shapes) -> Structure:
     )
 
 
+def ratios(widths: Collection[int], channels: int) -> tuple[float, ...]:
+    """The widths in units of the network's channels; whole numbers are integers."""
+    return tuple(
+        width // channels if width % channels == 0 else width / channels
+        for width in widths
+    )
+
+
+def _size(shapes: Shapes, key: str, *, axis: int, axes: int) -> int:
+    """The length of one axis of a tensor.
+
+    Raises:
+        ValueError: if it is not there, or has other axes or an empty one.
+    """
+    if key not in shapes:
+        raise ValueError(f"the keys are not those of a whole U-Net: found no {key}")
+    shape = shapes[key]
+    if len(shape) != axes or 0 in shape:
+        raise ValueError(
+            f"the tensor {key} must have {axes} axes, and none of them empty; got the "
+            f"shape {shape}"
+        )
+    return shape[axis]
+
+
+def _width(shapes: Shapes, key: str) -> int:
+    """The channels that a convolution's kernel writes."""
+    return _size(shapes, key, axis=0, axes=4)
+
+
 def _places(shapes: Shapes, pattern: str) -> set[int]:
     """The numbers that a pattern's group takes among the keys."""
     found = (re.match(pattern, key) for key in shapes)
@@ -145,18 +214,3 @@ def _places(shapes: Shapes, pattern: str) -> set[int]:
 
 def _count(shapes: Shapes, pattern: str) -> int:
     return max(_places(shapes, pattern), default=-1) + 1
-
-
-def _multipliers(widths: list[int], channels: int) -> tuple[int, ...]:
-    """The widths in units of the network's channels.
-
-    Raises:
-        ValueError: if one is no whole multiple.
-    """
-    for width in widths:
-        if width % channels:
-            raise ValueError(
-                "the width of every level must be a whole multiple of the network's "
-                f"{channels} channels; got {', '.join(map(str, widths))}"
-            )
-    return tuple(width // channels for width in widths)

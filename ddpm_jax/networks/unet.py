@@ -36,6 +36,7 @@ class UNet(nn.Module):
         out_channels: channels of the output; twice x's where the variance is learned.
         channels: the width that `multipliers` multiply, and that of the time embedding.
         multipliers: one per level, finest first; each level after halves the image.
+            Each times `channels` is a whole number: (0.5, 1, 2) has levels of half.
         num_blocks: residual blocks per level on the way down; the way up has one more.
         attention_resolutions: heights of feature maps with attention after each of
             their residual blocks; the middle of the network always has it.
@@ -152,7 +153,7 @@ class UNet(nn.Module):
         return self._output(h)
 
     def _widths(self) -> list[int]:
-        return [int(multiplier * self.channels) for multiplier in self.multipliers]
+        return [round(multiplier * self.channels) for multiplier in self.multipliers]
 
     def _embed(self, batch: int, t: jax.Array, label: jax.Array | None) -> jax.Array:
         """Time and label as every residual block reads them, (b, 4 * channels)."""
@@ -267,7 +268,12 @@ class UNet(nn.Module):
             )
         if jnp.shape(t) not in ((), x.shape[:1]):
             raise ValueError(f"t must be () or {x.shape[:1]}; got {jnp.shape(t)}")
-        for width in self._widths():
+        for width, multiplier in zip(self._widths(), self.multipliers, strict=True):
+            if abs(width - multiplier * self.channels) > 1e-6:
+                raise ValueError(
+                    "multipliers must give every level a whole number of channels; got "
+                    f"{multiplier} of {self.channels}"
+                )
             if width % self.num_groups:
                 raise ValueError(
                     f"num_groups must divide every width; got {self.num_groups} "

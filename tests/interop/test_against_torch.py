@@ -44,6 +44,7 @@ NETWORKS = {
     "ddpm": DDPM,
     "improved": IMPROVED,
     "guided": {**IMPROVED, "head_channels": 4, "resblock_updown": True},
+    "uneven": {**DDPM, "multipliers": (1, 1.5)},
 }
 SHAPE = (2, 8, 8, 1)
 
@@ -126,6 +127,33 @@ def test_what_it_saves_again_comes_back(tmp_path, exported):
     weights = read_model(tmp_path / "again")
     assert weights.config == config
     jax.tree.map(np.testing.assert_array_equal, weights.params, random_params(config))
+
+
+def test_with_another_scheduler_it_comes_back(tmp_path, exported):
+    config = config_of(variance="fixed_small")
+    _, pipeline = exported(config)
+    for kind in (diffusers.DDIMScheduler, diffusers.DPMSolverMultistepScheduler):
+        scheduler = kind.from_config(pipeline.scheduler.config)
+        swapped = diffusers.DDPMPipeline(unet=pipeline.unet, scheduler=scheduler)
+        swapped.save_pretrained(tmp_path / kind.__name__)
+        assert read_model(tmp_path / kind.__name__).config == config
+
+
+def test_an_average_and_a_variant_come_back(tmp_path, exported):
+    config = config_of("uneven")
+    _, pipeline = exported(config)
+    average = diffusers.training_utils.EMAModel(
+        pipeline.unet.parameters(),
+        model_cls=diffusers.UNet2DModel,
+        model_config=pipeline.unet.config,
+    )
+    average.save_pretrained(tmp_path / "unet_ema")
+    pipeline.unet.save_pretrained(tmp_path / "unet", variant="half")
+    for place in (tmp_path, tmp_path / "unet"):
+        weights = read_model(place)
+        jax.tree.map(
+            np.testing.assert_array_equal, weights.params, random_params(config)
+        )
 
 
 @pytest.mark.parametrize(

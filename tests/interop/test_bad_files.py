@@ -3,12 +3,14 @@
 import json
 import re
 import sys
+import types
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from ddpm_jax.interop.facts import Hints
+from ddpm_jax.interop.files import read_state_dict
 from ddpm_jax.interop.read import read_model
 
 HO = "ho_ddim_layout_mini"
@@ -89,6 +91,90 @@ def test_half_precision_is_read(tmp_path, peer_weights):
     np.testing.assert_array_equal(scale, tensors["norm_out.weight"])
 
 
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        ("temb.dense.0.weight", ()),
+        ("temb.dense.0.weight", (3,)),
+        ("temb.dense.0.weight", (16, 0)),
+        ("conv_in.weight", (32,)),
+        ("conv_out.weight", ()),
+        ("down.0.block.0.conv1.weight", (0, 3, 3, 3)),
+    ],
+)
+def test_a_tensor_of_another_kind_is_named(key, shape, tmp_path, peer_weights):
+    tensors = {**peer_weights(HO), key: np.zeros(shape, np.float32)}
+    path = written(tmp_path / "weights.safetensors", tensors)
+    refused(path, SIZE, str(path), key, str(shape))
+
+
+def test_8_bits_are_no_weights(tmp_path):
+    """safetensors has them, and NumPy has not."""
+    key = "temb.dense.0.weight"
+    entry = {"dtype": "F8_E4M3", "shape": [2, 2], "data_offsets": [0, 4]}
+    header = json.dumps({key: entry}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(4)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"weights.*{key}.*F8_E4M3"):
+        read_state_dict(path).tensors[key].read()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.bin"])
+def test_a_pointer_is_no_file_of_weights(name, tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n"
+    (tmp_path / name).write_text(pointer)
+    refused(tmp_path / name, SIZE, name, "git lfs pull")
+
+
+@pytest.mark.parametrize("suffix", ["pt", "bin", "npz"])
+def test_safetensors_by_another_name_are_said_to_be_that(
+    suffix, tmp_path, peer_weights
+):
+    path = tmp_path / f"weights.{suffix}"
+    save_file(peer_weights(HO), path)
+    refused(path, SIZE, str(path), "rename it to end in .safetensors")
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [*("module.", "ema_model.", "model.diffusion_model.", "_orig_mod.module.")],
+)
+def test_what_wraps_a_network_is_taken_off(prefix, tmp_path, peer_weights):
+    tensors = {f"{prefix}{key}": x for key, x in peer_weights(HO).items()}
+    others = {
+        "logvar": np.zeros(9),
+        **{f"online_{key}": x for key, x in tensors.items()},
+    }
+    path = written(tmp_path / "weights.safetensors", tensors | others)
+    weights = read_model(path, SIZE)
+    assert weights.entry == f"{prefix}*"
+    kernel = peer_weights(HO)["conv_in.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(weights.params["conv_in"]["kernel"], kernel)
+
+
+def test_a_latent_model_is_named(tmp_path, peer_weights):
+    tensors = {f"model.diffusion_model.{k}": x for k, x in peer_weights(HO).items()}
+    tensors["first_stage_model.encoder.conv_in.bias"] = np.zeros(3, np.float32)
+    path = written(tmp_path / "weights.safetensors", tensors)
+    refused(path, SIZE, str(path), "latent", "first_stage_model.encoder.conv_in.bias")
+
+
+def test_a_network_of_super_resolution_is_named(tmp_path, peer_weights):
+    tensors = peer_weights("guided_unet_classcond_legacyattn")
+    key = "input_blocks.0.0.weight"
+    tensors[key] = tensors[key].repeat(2, axis=1)
+    path = written(tmp_path / "weights.safetensors", tensors)
+    refused(path, SIZE, str(path), "super-resolution")
+
+
+def test_a_classifier_is_named(tmp_path, peer_weights):
+    tensors = peer_weights("guided_unet_classcond_legacyattn")
+    encoder = {k: x for k, x in tensors.items() if not k.startswith("output_blocks.")}
+    path = written(tmp_path / "weights.safetensors", encoder)
+    refused(path, SIZE, str(path), "classifier")
+
+
 def test_half_a_network_is_named(tmp_path, peer_weights):
     tensors = peer_weights(HO)
     del tensors["down.1.block.0.conv1.weight"]
@@ -106,6 +192,9 @@ def test_half_a_network_is_named(tmp_path, peer_weights):
         (Hints(image_size=15), ["data.image_size", "15"]),
         (Hints(image_size=16, num_groups=5), ["network.num_groups"]),
         (Hints(image_size=16, schedule="cosine", start=0.1), ["schedule.start"]),
+        (Hints(image_size=16, num_heads=0), ["num_heads must be at least 1; got 0"]),
+        (Hints(image_size=16, norm_eps=-1.0), ["norm_eps must be positive; got -1"]),
+        (Hints(image_size=16, num_heads=2, head_channels=8), ["give one"]),
     ],
 )
 def test_options_that_do_not_fit_are_named(hints, words, tmp_path, peer_weights):
@@ -124,7 +213,11 @@ def test_options_that_do_not_fit_are_named(hints, words, tmp_path, peer_weights)
         ("act_fn", "gelu"),
         ("down_block_types", ["SkipDownBlock2D"] * 4),
         ("up_block_types", ["UpBlock2D"] * 4),
-        ("block_out_channels", [16, 24, 32, 32]),
+        ("block_out_channels", [16, "many"]),
+        ("norm_num_groups", 5),
+        ("norm_num_groups", None),
+        ("attention_head_dim", 5),
+        ("attention_head_dim", [8, 8]),
         ("resnet_time_scale_shift", "spatial"),
         ("downsample_padding", 2),
         ("attn_norm_num_groups", 4),
@@ -181,6 +274,31 @@ def test_weights_of_diffusers_need_their_config(diffusers_folder):
     (diffusers_folder / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         read_model(diffusers_folder)
+
+
+def test_every_option_is_named(diffusers_folder):
+    said = diffusers_folder / "config.json"
+    values = json.loads(said.read_text())
+    said.write_text(json.dumps(values | {"foo": 1, "bar": 2}))
+    refused(diffusers_folder, Hints(), str(said), "foo, bar")
+    wrong = {"act_fn": "gelu", "sample_size": [16, 32], "time_embedding_dim": 100}
+    said.write_text(json.dumps(values | wrong))
+    refused(diffusers_folder, Hints(), str(said), *wrong)
+
+
+@pytest.mark.parametrize("version", ["2.9.1+cpu", "1.13.0", "2.10.0a0+git1234"])
+def test_an_old_pytorch_is_not_trusted_with_files(version, tmp_path, monkeypatch):
+    def load(*arguments, **options):
+        raise ValueError("it was trusted")
+
+    torch = types.SimpleNamespace(__version__=version, load=load)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    (tmp_path / "weights.pt").write_bytes(b"\x80\x02}.")
+    with pytest.raises((ImportError, ValueError)) as caught:
+        read_model(tmp_path / "weights.pt")
+    new = version.startswith("2.10")
+    said = "it was trusted" if new else rf"torch>=2\.10.*got torch {version[:4]}"
+    assert re.search(said, str(caught.value))
 
 
 def test_without_pytorch_its_files_are_not_opened(tmp_path, monkeypatch):

@@ -49,12 +49,13 @@ def test_it_says_where_everything_comes_from(tmp_path, peer_weights, capsys):
     save_file(peer_weights(HO), tmp_path / "w.safetensors")
     words = f"import {tmp_path}/w.safetensors --workdir {tmp_path}/run --image-size 16"
     main(words.split())
-    said = dict(
-        line.split(": ", 1) for line in capsys.readouterr().out.splitlines()[1:-1]
-    )
+    lines = capsys.readouterr().out.splitlines()
+    said = dict(line.split(": ", 1) for line in lines if ": " in line)
     assert said["options"] == "data.image_size=16"
     assert "network.multipliers=(1,2)" in said["keys and shapes"]
-    assert "diffusion.schedule.kind=linear" in said["assumed"]
+    assert "diffusion.schedule.kind=linear" in said["guessed"]
+    assert lines[-1].startswith("guessed: ")
+    assert lines[-1].endswith("--num-steps --predict --schedule --variance")
     assert said["so"] == "network.attention_resolutions=(8,)"
 
 
@@ -86,6 +87,17 @@ def test_an_exported_sampler_is_a_file(workdir, tmp_path):
     main(["export", str(workdir), str(out), "--format", "stablehlo", "--steps", "2"])
     exported = jax.export.deserialize(bytearray(out.read_bytes()))
     assert exported.out_avals[0].shape[1:] == (16, 16, 3)
+
+
+def test_the_order_of_attention_is_said(tmp_path, peer_weights, capsys):
+    name = "guided_unet_classcond_legacyattn"
+    save_file(peer_weights(name), tmp_path / "w.safetensors")
+    words = f"import {tmp_path}/w.safetensors --workdir {tmp_path}/run --image-size 16"
+    main(words.split())
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("guessed: attention_order=legacy, ")
+    assert "network.num_heads=4" in last
+    assert "--attention-order --num-heads --num-steps" in last
 
 
 def test_options_of_another_format_are_refused(workdir, tmp_path):
@@ -121,7 +133,7 @@ def test_weights_are_loaded_without_an_import(diffusers_folder):
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
 
 
-def test_a_model_that_knows_classes_alone_is_imported(tmp_path, peer_weights):
+def test_a_model_that_knows_classes_alone_is_imported(tmp_path, peer_weights, capsys):
     name = "guided_unet_classcond_legacyattn"
     save_file(peer_weights(name), tmp_path / "w.safetensors")
     words = f"import {tmp_path}/w.safetensors --workdir {tmp_path}/run --image-size 16"
@@ -131,3 +143,9 @@ def test_a_model_that_knows_classes_alone_is_imported(tmp_path, peer_weights):
     found = model.denoise(PEERS[f"{name}/x"].transpose(0, 2, 3, 1), *inputs)
     expected = PEERS[f"{name}/out"].transpose(0, 2, 3, 1)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+    last = model.config.data.num_classes - 1
+    with pytest.raises(ValueError, match=f"class-conditional: give a label 0..{last}"):
+        model.sample(jax.random.key(0), 1, steps=2)
+    capsys.readouterr()
+    main(f"export {tmp_path}/run {tmp_path}/out --format diffusers".split())
+    assert "DDPMPipeline gives no labels" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from ddpm_jax.config import (
     ScheduleConfig,
 )
 from ddpm_jax.diffusion.samplers import ddim, unipc
+from ddpm_jax.interop import exported
 from ddpm_jax.interop.exported import export_sampler
 from ddpm_jax.pipeline import Model
 
@@ -191,6 +192,16 @@ def test_a_refused_export_leaves_the_old_file(tmp_path):
         export_sampler(model, tmp_path / "absent" / "sampler.jax")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_too_large_for_a_file_are_refused_at_once(tmp_path, monkeypatch):
+    model = make_model()
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
+    monkeypatch.setattr(exported, "MOST_BYTES", held - 1)
+    monkeypatch.delattr(jax.export, "export")  # before anything is traced
+    with pytest.raises(ValueError, match=f"at most .*got {held:,}"):
+        export_sampler(model, tmp_path / "sampler.jax")
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_flatbuffers_it_says_what_to_install(guided, tmp_path, monkeypatch):

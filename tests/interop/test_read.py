@@ -1,6 +1,7 @@
 """What others published is recognised, read, and computes what they computed."""
 
 import json
+import math
 from pathlib import Path
 
 import jax
@@ -10,12 +11,20 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ddpm_jax import build
-from ddpm_jax.interop import diffusers_format, facts, load
+from ddpm_jax.config import Config, DataConfig, NetworkConfig, from_dict, to_dict
+from ddpm_jax.interop import diffusers_format, diffusers_scheduler, facts, keymaps, load
 from ddpm_jax.interop.facts import Hints
 from ddpm_jax.interop.read import identify, read_model
 from ddpm_jax.interop.structure import layout_of
 from ddpm_jax.networks import presets
 
+ORDER = "attention_order"
+IMAGENET_512 = Config(
+    data=DataConfig(
+        source="folder", path="any", image_size=512, channels=3, num_classes=1000
+    ),
+    network=NetworkConfig(attention_resolutions=()),
+)
 GOLDEN = Path(__file__).parents[1] / "golden"
 PEERS = dict(np.load(GOLDEN / "networks_peers.npz"))
 
@@ -127,7 +136,7 @@ def test_published_shapes_are_recognised(name, net, size, betas, num_steps, vari
     assert (schedule.kind, schedule.num_steps) == (betas, num_steps)
     assert diffusion.variance == variance
     # Nothing about the network is left to a guess.
-    assert not any("network." in key for key in found.sources.get("assumed", {}))
+    assert not any("network." in key for key in found.sources.get("guessed", {}))
     parameters = load.parameter_shapes(net, found.config)
     peers = found.keymap(net, parameters).values()
     assert {peer.key: peer.shape for peer in peers} == shapes
@@ -143,8 +152,8 @@ def test_published_shapes_are_recognised(name, net, size, betas, num_steps, vari
 def test_published_configs_of_diffusers_are_the_papers(name, net, diffusers_configs):
     known, structure = diffusers_format.read_unet(diffusers_configs[name])
     known |= facts.labelled(structure.label_rows, Hints())
-    assumed = diffusers_format.read_scheduler({})
-    config = facts.to_config({"unet": known, "scheduler": assumed}, structure)
+    guessed = diffusers_scheduler.usual(structure)
+    config = facts.to_config({"unet": known, "guessed": guessed}, structure)
     assert build.make_network(config) == net
 
 
@@ -220,6 +229,57 @@ def test_a_scheduler_is_found_and_read(diffusers_folder):
     assert (schedule.start, schedule.end) == (0.001, 0.01)
     assert schedule.zero_terminal_snr
     assert (diffusion.predict, diffusion.clip) == ("v", False)
+
+
+def test_a_published_network_of_half_levels_is_recognised():
+    """Guided diffusion's 512x512: its finest level has half of the channels."""
+    network = presets.guided_imagenet64(
+        channels=256,
+        multipliers=(0.5, 1, 1, 2, 2, 4, 4),
+        num_blocks=2,
+        dropout=0.0,
+    )
+    parameters = load.parameter_shapes(network, IMAGENET_512)
+    assert sum(map(math.prod, parameters.values())) == 558_997_638
+    peers = keymaps.openai(network, parameters).values()
+    shapes = {peer.key: peer.shape for peer in peers}
+    assert shapes["input_blocks.0.0.weight"] == (128, 3, 3, 3)
+    assert shapes["time_embed.0.weight"] == (1024, 256)
+    found = identify(shapes, "openai", Hints())
+    assert build.make_network(found.config) == network
+    assert found.config.data.image_size == 512
+    assert found.config.network.attention_resolutions == (32, 16, 8)
+    assert facts.GUESSED not in found.sources
+
+
+def test_levels_of_diffusers_may_have_any_width(diffusers_configs):
+    values = diffusers_configs["diffusers_unet2d_cifar_mini"]
+    values = values | {"block_out_channels": [32, 48, 64, 128]}
+    known, structure = diffusers_format.read_unet(values)
+    assert structure.multipliers == (1, 1.5, 2, 4)
+    known |= facts.labelled(structure.label_rows, Hints())
+    guessed = diffusers_scheduler.usual(structure)
+    config = facts.to_config({"unet": known, "guessed": guessed}, structure)
+    written = diffusers_format.write_unet(config)
+    assert written["block_out_channels"] == [32, 48, 64, 128]
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_the_attention_order_is_a_fact_with_a_source():
+    shapes = published_shapes("guided_imagenet64")
+    for hints, source, order in (
+        (Hints(), "published: guided diffusion, ImageNet 64x64", "new"),
+        (Hints(attention_order="legacy"), "options", "legacy"),
+    ):
+        assert identify(shapes, "openai", hints).sources[source][ORDER] == order
+    del shapes["label_emb.weight"]  # now nobody's that is known
+    found = identify(shapes, "openai", Hints(image_size=64))
+    guessed = found.sources[facts.GUESSED]
+    assert guessed[ORDER] == "legacy"
+    assert facts.overriding(guessed) == [
+        *("attention_order", "num_heads", "num_steps", "predict", "schedule"),
+        *("time_scale", "variance"),
+    ]
 
 
 def test_options_go_before_what_is_published():

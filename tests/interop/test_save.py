@@ -17,7 +17,8 @@ from ddpm_jax.config import (
     NetworkConfig,
     ScheduleConfig,
 )
-from ddpm_jax.interop import diffusers_format, load
+from ddpm_jax.interop import diffusers_format, diffusers_scheduler, load
+from ddpm_jax.interop.diffusers_rules import PRIVATE
 from ddpm_jax.interop.read import read_model
 from ddpm_jax.interop.save import save_archive, save_diffusers
 
@@ -39,6 +40,7 @@ CONFIGS = {
             freq_shift=0,
             downsample_padding=(1, 1),
             scale_shift=True,
+            multipliers=(1, 1.5),
             head_channels=4,
             init="improved",
         ),
@@ -113,14 +115,14 @@ def test_diffusers_options_alone_say_the_same_model(name, tmp_path):
     save_diffusers(tmp_path / "out", config, params)
     said = tmp_path / "out" / "unet" / "config.json"
     values = json.loads(said.read_text())
-    del values[diffusers_format.PRIVATE]
+    del values[PRIVATE]
     said.write_text(json.dumps(values))
     weights = read_model(tmp_path / "out")
     assert_same_params(weights.params, params)
     unet = diffusers_format.write_unet(weights.config)
-    scheduler = diffusers_format.write_scheduler(weights.config.diffusion)
+    scheduler = diffusers_scheduler.write_scheduler(weights.config.diffusion)
     assert unet == diffusers_format.write_unet(config)
-    assert scheduler == diffusers_format.write_scheduler(config.diffusion)
+    assert scheduler == diffusers_scheduler.write_scheduler(config.diffusion)
     betas = build.make_betas(config.diffusion.schedule)
     found = build.make_betas(weights.config.diffusion.schedule)
     np.testing.assert_array_equal(found, betas)
@@ -128,7 +130,7 @@ def test_diffusers_options_alone_say_the_same_model(name, tmp_path):
 
 def test_betas_without_a_name_are_written_out():
     config = CONFIGS["unnamed betas"]
-    values = diffusers_format.write_scheduler(config.diffusion)
+    values = diffusers_scheduler.write_scheduler(config.diffusion)
     betas = build.make_betas(config.diffusion.schedule)
     np.testing.assert_array_equal(values["trained_betas"], betas)
 
@@ -182,11 +184,34 @@ def test_a_failure_leaves_nothing(form, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_width_that_diffusers_embeds_no_time_in_is_named(tmp_path):
+    config = CONFIGS["labels"]
+    halved = dataclasses.replace(config.network, channels=16, multipliers=(0.5, 1))
+    config = dataclasses.replace(config, network=halved)
+    with pytest.raises(ValueError, match=r"network\.multipliers\[0\] must be 1"):
+        save_diffusers(tmp_path / "out", config, random_params(config))
+
+
+def test_another_scheduler_beside_our_config_is_the_same_model(tmp_path):
+    config = CONFIGS["unnamed betas"]
+    save_diffusers(tmp_path / "out", config, random_params(config))
+    said = tmp_path / "out" / "scheduler" / "scheduler_config.json"
+    values = json.loads(said.read_text())
+    options = {"_class_name": "DDIMScheduler", "set_alpha_to_one": True}
+    said.write_text(json.dumps({**values, **options, "steps_offset": 1}))
+    assert read_model(tmp_path / "out").config == config
+    values["trained_betas"][3] /= 2
+    said.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"scheduler_config\.json: .*trained_betas"):
+        read_model(tmp_path / "out")
+
+
 def test_options_that_say_otherwise_are_named(tmp_path):
     config = CONFIGS["labels"]
     save_diffusers(tmp_path / "out", config, random_params(config))
     said = tmp_path / "out" / "unet" / "config.json"
     values = json.loads(said.read_text())
     said.write_text(json.dumps(values | {"norm_eps": 1e-3}))
-    with pytest.raises(ValueError, match=r"norm_eps must be 1e-06.*got 0\.001"):
+    differs = r"config\.json: .*norm_eps must be 1e-06; got 0\.001"
+    with pytest.raises(ValueError, match=differs):
         read_model(tmp_path / "out")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from ddpm_jax.config import NetworkConfig
 from ddpm_jax.networks import UNet
 from ddpm_jax.networks.layers import ddpm_init
 
@@ -50,6 +51,29 @@ def test_a_label_outside_gives_nan_for_its_example_alone(params, bad):
     nan = jnp.isnan(out).all(axis=(1, 2, 3))
     assert nan.tolist() == [False, True, False, False]
     assert jnp.isfinite(out[jnp.array([0, 2, 3])]).all()
+
+
+def test_a_level_may_have_a_part_of_the_channels():
+    net = NET.clone(multipliers=(0.5, 1.5), attention_resolutions=())
+    shapes = jax.eval_shape(partial(init, net), jax.random.key(0))
+    assert shapes["conv_in"]["kernel"].shape == (3, 3, 1, 8)
+    assert shapes["time"]["dense1"]["kernel"].shape == (16, 64)
+    assert shapes["mid_block_0"]["conv1"]["kernel"].shape == (3, 3, 24, 24)
+    thirds = NET.clone(channels=48, multipliers=(1, 64 / 48), num_groups=16)
+    shapes = jax.eval_shape(partial(init, thirds), jax.random.key(0))
+    assert shapes["mid_block_0"]["conv1"]["kernel"].shape[-1] == 64
+    with pytest.raises(ValueError, match="whole number of channels"):
+        init(NET.clone(multipliers=(1, 1.3)), jax.random.key(0))
+
+
+def test_multipliers_of_a_config_are_numbers_of_either_kind():
+    plain = NetworkConfig(multipliers=(1, 2))
+    assert NetworkConfig(multipliers=(1.0, 2.0)) == plain
+    assert str(NetworkConfig(multipliers=(1.0, 2.0)).multipliers) == "(1, 2)"
+    assert NetworkConfig(multipliers=(0.5, 1)).multipliers == (0.5, 1)
+    for wrong in ((), (0,), (-1, 2), (1, 1.001), (float("inf"),), (float("nan"),)):
+        with pytest.raises(ValueError, match=r"network\.multipliers"):
+            NetworkConfig(multipliers=wrong)
 
 
 def test_no_label_is_the_last_row(params):

@@ -1,0 +1,156 @@
+"""Which file of a folder is read, and what lies beside it."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import ddpm_jax
+from ddpm_jax.interop.read import read_model
+
+PLAIN = "diffusion_pytorch_model.safetensors"
+INDEX = PLAIN + ".index.json"
+EMA = {
+    "decay": 0.9999,
+    "inv_gamma": 1.0,
+    "min_decay": 0.0,
+    "optimization_step": 500,
+    "power": 0.75,
+    "update_after_step": 0,
+    "use_ema_warmup": True,
+}
+
+
+def write(path, values):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(values))
+
+
+def extend(path, values):
+    write(path, json.loads(path.read_text()) | values)
+
+
+def assert_same(weights, others):
+    jax.tree.map(np.testing.assert_array_equal, weights.params, others.params)
+
+
+@pytest.fixture
+def expected(diffusers_folder):
+    return read_model(diffusers_folder)
+
+
+def sharded(folder):
+    """The folder with its weights in two files and an index."""
+    tensors = load_file(folder / PLAIN)
+    (folder / PLAIN).unlink()
+    names = ["a-00001-of-00002.safetensors", "a-00002-of-00002.safetensors"]
+    places = {key: names[i % 2] for i, key in enumerate(tensors)}
+    for name in names:
+        part = {key: x for key, x in tensors.items() if places[key] == name}
+        save_file(part, folder / name)
+    write(folder / INDEX, {"weight_map": places})
+
+
+def test_a_variant_that_is_alone_is_read(diffusers_folder, expected):
+    variant = diffusers_folder / "diffusion_pytorch_model.fp16.safetensors"
+    (diffusers_folder / PLAIN).rename(variant)
+    assert_same(read_model(diffusers_folder), expected)
+    save_file({"x": np.zeros(1)}, variant.with_name(PLAIN.replace(".", ".non_ema.", 1)))
+    with pytest.raises(ValueError, match=r"fp16\.safetensors.*non_ema\.safetensors"):
+        read_model(diffusers_folder)
+
+
+@pytest.mark.parametrize("given", ["folder", "index"])
+def test_many_files_are_read_by_their_index(given, diffusers_folder, expected):
+    sharded(diffusers_folder)
+    place = diffusers_folder / INDEX if given == "index" else diffusers_folder
+    assert_same(read_model(place), expected)
+
+
+def test_an_index_that_does_not_fit_is_named(diffusers_folder):
+    sharded(diffusers_folder)
+    places = json.loads((diffusers_folder / INDEX).read_text())["weight_map"]
+    name = places["conv_in.bias"]
+    for wrong, match in (
+        ({"weight_map": {"spare": name}}, f"{name} must hold spare"),
+        ({"weight_map": {"spare": f"../{name}"}}, "files beside it"),
+        ({"weight_map": 3}, "weight_map"),
+        ([], "weight_map"),
+    ):
+        write(diffusers_folder / INDEX, wrong)
+        with pytest.raises(ValueError, match=match):
+            read_model(diffusers_folder)
+    write(diffusers_folder / INDEX, {"weight_map": places})
+    (diffusers_folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        read_model(diffusers_folder)
+
+
+def test_of_a_training_scripts_folder_the_average_is_read(diffusers_folder, expected):
+    place = diffusers_folder.parent / "run" / "checkpoint-500"
+    (place / "unet").mkdir(parents=True)
+    tensors = load_file(diffusers_folder / PLAIN)
+    save_file({key: x + 1 for key, x in tensors.items()}, place / "unet" / PLAIN)
+    said = (diffusers_folder / "config.json").read_text()
+    (place / "unet" / "config.json").write_text(said)
+    diffusers_folder.rename(place / "unet_ema")
+    extend(place / "unet_ema" / "config.json", EMA)
+    scheduler = {"beta_schedule": "squaredcos_cap_v2"}
+    write(place.parent / "scheduler" / "scheduler_config.json", scheduler)
+    weights = read_model(place)
+    assert_same(weights, expected)
+    assert weights.step == 500
+    assert weights.config.diffusion.schedule.kind == "cosine"
+
+
+def test_the_scheduler_in_the_folder_itself_goes_first(diffusers_folder):
+    """And what lies beside a folder of any name is no part of it."""
+    parent = diffusers_folder.parent
+    write(parent / "scheduler" / "scheduler_config.json", {"num_train_timesteps": 77})
+    assert read_model(diffusers_folder).config.diffusion.schedule.num_steps == 1000
+    unet = diffusers_folder.rename(parent / "unet")
+    assert read_model(unet).config.diffusion.schedule.num_steps == 77
+    write(unet / "scheduler_config.json", {"num_train_timesteps": 50})
+    assert read_model(unet).config.diffusion.schedule.num_steps == 50
+
+
+@pytest.mark.parametrize("given", ["pipeline", "unet"])
+def test_a_pipeline_with_another_model_is_refused(given, diffusers_folder, tmp_path):
+    unet = diffusers_folder.rename(tmp_path / "unet")
+    index = {
+        "_class_name": "LDMPipeline",
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "unet": ["diffusers", "UNet2DModel"],
+        "feature_extractor": [None, None],
+        "requires_safety_checker": True,
+    }
+    write(tmp_path / "model_index.json", index)
+    read_model(unet)
+    extend(tmp_path / "model_index.json", {"vqvae": ["diffusers", "VQModel"]})
+    with pytest.raises(ValueError, match=r"model_index\.json .*vqvae \(VQModel\)$"):
+        read_model(unet if given == "unet" else tmp_path)
+
+
+def test_a_folder_without_weights_says_what_is_in_it(diffusers_folder):
+    (diffusers_folder / PLAIN).rename(diffusers_folder / "mine.pt")
+    with pytest.raises(FileNotFoundError, match=r"it holds config\.json, mine\.pt$"):
+        read_model(diffusers_folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("nothing", "there is no file or folder nothing$"),
+        ("nothing.safetensors", r"there is no file or folder nothing\.safetensors$"),
+        ("runs/typo", "there is no file or folder runs/typo$"),
+        ("google/ddpm-cat-256", "hf download google/ddpm-cat-256 --local-dir DIR$"),
+    ],
+)
+def test_what_is_not_there_is_said(path, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for load in (read_model, ddpm_jax.load):
+        with pytest.raises(FileNotFoundError, match=said):
+            load(path)
