@@ -4,10 +4,13 @@ import argparse
 import contextlib
 import dataclasses
 import logging
+import multiprocessing
 import os
 import pathlib
 import runpy
+import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from typing import Annotated, NamedTuple
@@ -37,11 +40,18 @@ def parse_train(arguments: list[str], default_config: pathlib.Path) -> TrainComm
     """Reads `--config FILE --workdir DIR --section.field value ...`.
 
     The workdir defaults to runs/ and the config file's name.
+
+    Raises:
+        ValueError: if the workdir is an address, or the config file is none.
     """
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     files.add_argument("--config", type=pathlib.Path, default=default_config)
-    files.add_argument("--workdir", type=pathlib.Path)
+    files.add_argument("--workdir")
     named, overrides = files.parse_known_args(arguments)
+    if "://" in (named.workdir or ""):
+        raise ValueError(
+            f"a workdir must lie in a mounted file system; got {named.workdir}"
+        )
     command = tyro.cli(
         _TrainCommand,
         prog="train.py",
@@ -54,7 +64,7 @@ def parse_train(arguments: list[str], default_config: pathlib.Path) -> TrainComm
         default=_TrainCommand(read_config(named.config)),
         args=overrides,
     )
-    workdir = named.workdir or pathlib.Path("runs") / named.config.stem
+    workdir = pathlib.Path(named.workdir or f"runs/{named.config.stem}")
     return TrainCommand(command.config, workdir, command.distributed)
 
 
@@ -81,10 +91,14 @@ def read_config(path: pathlib.Path) -> Config:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """What a person can mend ends the program with one line and exit code 1."""
-    traceback = os.environ.get("DDPM_JAX_TRACEBACK")
+    """What a person can mend ends the program with one line and exit code 1.
+
+    One of many processes ends at once, whatever has stopped it: a clean exit would wait
+    for the others, which wait for this one.
+    """
+    with_traceback = bool(os.environ.get("DDPM_JAX_TRACEBACK"))
     hook = sys.unraisablehook
-    if not traceback:
+    if not with_traceback:
         # Orbax logs the traceback of what its threads raise, and then raises it here;
         # writes that were under way still report to the event loop that it has closed.
         for name in ("absl", "asyncio"):
@@ -95,14 +109,62 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
         sys.unraisablehook = hook
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        if traceback:
+    except BaseException as error:
+        line = None if with_traceback else _line(error)
+        code = _exit_code(error)
+        together = jax.distributed.is_initialized()
+        if code == 0 or (line is None and not together):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        try:
+            _say(error, line)
+        finally:  # also where nobody reads it any more
+            if together:
+                _end_now(code)
         warnings.simplefilter("ignore")  # what is torn down now has nothing to add
-        if jax.distributed.is_initialized():
-            os._exit(1)  # a clean exit would wait for processes that wait for this one
-        sys.exit(1)
+        sys.exit(code)
+
+
+def _say(error: BaseException, line: str | None) -> None:
+    if line is not None:
+        print(f"error: {line}", file=sys.stderr, flush=True)
+    elif not isinstance(error, SystemExit):
+        traceback.print_exc()
+    elif isinstance(error.code, str):
+        print(error.code, file=sys.stderr)
+
+
+def _line(error: BaseException) -> str | None:
+    """What a person is told; None where it takes the traceback to say it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in text:
+        return (
+            "the device's memory is full: a smaller batch takes less, and in training "
+            "so do --train.accumulate 4 and --network.remat; "
+            f"JAX says {' '.join(str(error).splitlines()[0].split())}"
+        )
+    known = (ValueError, OSError, ImportError, FloatingPointError)
+    return text if isinstance(error, known) else None
+
+
+def _exit_code(error: BaseException) -> int:
+    """What the shell sees of it, as Python has it."""
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if not isinstance(error, SystemExit):
+        return 1
+    if error.code is None:
+        return 0
+    return error.code & 0xFF if isinstance(error.code, int) else 1
+
+
+def _end_now(code: int) -> None:
+    """Ends the process as it is: nobody is waited for, and nobody stays behind."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads
+            stream.flush()
+    for child in multiprocessing.active_children():  # those that read the data
+        child.terminate()
+    os._exit(code)
 
 
 def use_compilation_cache() -> None:
