@@ -5,17 +5,81 @@ place in one piece; a draw that was killed goes on with the batches that are mis
 as many processes as there are then. The images are the same, whoever draws them.
 """
 
+import contextlib
+import dataclasses
+import hashlib
 import json
 import pathlib
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
-from ddpm_jax import processes
-from ddpm_jax.images import to_uint8
+from ddpm_jax import images, processes
+
+FRAMES = 40  # pictures of the reverse chain
+SHOWN = 400  # images that a grid holds at most
+
+# (first image, how many) -> their reverse chain, as `Model.sample_iter`.
+Walk = Callable[[int, int], Iterator[tuple[int, jax.Array]]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Which images of a model, and how they are drawn."""
+
+    num: int = 64  # how many images
+    batch_size: int = 64  # drawn at a time; the images do not depend on it
+    seed: int = 0  # image i of a seed is always the same image
+    sampler: str = "ddpm"  # ddpm, ddim, dpm_solver_pp, unipc or heun
+    steps: int | None = None  # steps of the reverse chain; None = all
+    spacing: str = "uniform"  # which, with --steps: trailing, logsnr, karras, ...
+    eta: float = 0.0  # ddim: 0 = deterministic, 1 = as noisy as ddpm
+    # Of every image, or n in turn: image i has number i mod n of them; None = no label
+    label: tuple[int, ...] | None = None
+    guidance: float | None = None  # scale of classifier-free guidance; needs a label
+
+    def __post_init__(self):
+        if self.num < 1 or self.batch_size < 1:
+            raise ValueError(
+                "--num and --batch-size must be at least 1; "
+                f"got {self.num} and {self.batch_size}"
+            )
+        if self.spacing != "uniform" and self.steps is None:
+            raise ValueError(
+                f"--spacing {self.spacing} spaces so many --steps; got none"
+            )
+        if self.label == ():
+            raise ValueError("--label must name one class or more; got none")
+
+    @property
+    def batches(self) -> int:
+        """How many there are; the last may be smaller."""
+        return -(-self.num // self.batch_size)
+
+    def labels(self, first: int, count: int) -> np.ndarray | None:
+        """The labels of images first..first + count - 1."""
+        if self.label is None:
+            return None
+        return np.array(self.label)[np.arange(first, first + count) % len(self.label)]
+
+    def origin(self) -> dict[str, Any]:
+        """All that an image depends on, beside the model and its number."""
+        names = ("seed", "sampler", "eta", "steps", "spacing", "guidance")
+        label = self.label and " ".join(map(str, self.label))
+        return {name: getattr(self, name) for name in names} | {"label": label}
+
+
+def digest(model: Any) -> str:
+    """SHA-256 of a model: its config, its schedule, its weights."""
+    total = hashlib.sha256(repr(model.config).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model):
+        values = np.asarray(leaf)
+        name = f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}"
+        total.update(name.encode() + values.tobytes())
+    return total.hexdigest()
 
 
 class Parts:
@@ -26,41 +90,55 @@ class Parts:
 
         Args:
             directory: of the batches alone.
-            origin: all that the images depend on, as JSON.
+            origin: all that the batches depend on, as JSON.
+
+        Raises:
+            ValueError: if the directory holds what is not of a draw.
         """
-        self._directory = directory
+        self._directory, self._note = directory, directory / "draw.json"
         if processes.is_main():
-            note = directory / "draw.json"
             ours = json.dumps(origin, sort_keys=True, default=str)
-            if not note.exists() or note.read_text() != ours:
-                shutil.rmtree(directory, ignore_errors=True)
-                directory.mkdir(parents=True)
-                note.write_text(ours)
+            directory.mkdir(parents=True, exist_ok=True)
+            if not self._note.exists() and any(directory.glob("[!.]*")):
+                raise ValueError(
+                    f"{directory} is where unfinished batches go, and holds other "
+                    "files; choose another --out"
+                )
+            if not self._note.exists() or self._note.read_text() != ours:
+                self._drop()
+                with images.whole_file(self._note) as file:
+                    file.write(ours.encode())
         processes.barrier("parts")
 
     def path(self, batch: int) -> pathlib.Path:
         """Where this batch lies when it is finished."""
         return self._directory / f"{batch:06d}.npy"
 
-    def put(self, batch: int, images: np.ndarray) -> None:
+    def put(self, batch: int, samples: np.ndarray) -> None:
         """Writes a batch, whole or not at all."""
-        draft = self._directory / f".{batch:06d}.draft"
-        with draft.open("wb") as file:
-            np.save(file, images)
-        draft.replace(self.path(batch))
+        with images.whole_file(self.path(batch)) as file:
+            np.save(file, samples)
 
     def images(self, batches: int) -> Iterator[np.ndarray]:
         """The finished batches in order."""
         return (np.load(self.path(batch)) for batch in range(batches))
 
     def remove(self) -> None:
-        """Deletes them."""
-        shutil.rmtree(self._directory)
+        """Deletes them; whatever else lies there stays."""
+        self._drop()
+        self._note.unlink()  # last: without it the batches would be somebody's files
+        with contextlib.suppress(OSError):
+            self._directory.rmdir()
+
+    def _drop(self) -> None:
+        for pattern in ("[0-9]" * 6 + "*.npy", ".*.draft"):
+            for path in list(self._directory.glob(pattern)):
+                path.unlink()
 
 
 def draw_parts(
     parts: Parts,
-    walk: Callable[[int, int], Iterator[tuple[int, jax.Array]]],
+    walk: Walk,
     num: int,
     batch_size: int,
     *,
@@ -69,7 +147,6 @@ def draw_parts(
     """Draws the batches of this process that are missing, then waits for the others.
 
     Args:
-        walk: (first image, how many) -> the reverse chain, as `Model.sample_iter`.
         progress: called with (first image, index, x) of every yield.
     """
     process, count = jax.process_index(), jax.process_count()
@@ -80,5 +157,62 @@ def draw_parts(
         for index, x in walk(first, min(batch_size, num - first)):
             if progress is not None:
                 progress(first, index, x)
-        parts.put(batch, to_uint8(x))
+        parts.put(batch, images.to_uint8(x))
     processes.barrier("drawn")
+
+
+def draw_watched(
+    parts: Parts, walk: Walk, draw: Draw, steps: int, *, chain: bool
+) -> list[np.ndarray]:
+    """Draws with a progress bar; returns the first batch at every yield, if asked to.
+
+    Args:
+        steps: of one batch.
+        chain: whether the main process returns anything.
+    """
+    frames: list[np.ndarray] = []
+    moving = chain and processes.is_main()
+    if moving:
+        parts.path(0).unlink(missing_ok=True)  # its chain is to be seen again
+    total = steps * draw.batches
+    with tqdm(total=total, unit="step", disable=not processes.is_main()) as bar:
+
+        def progress(first: int, index: int, x: jax.Array) -> None:
+            bar.n = steps * (first // draw.batch_size + 1) - index
+            bar.refresh()
+            if moving and first == 0:
+                frames.append(images.to_uint8(x))
+
+        draw_parts(parts, walk, draw.num, draw.batch_size, progress=progress)
+    return frames
+
+
+def write_pictures(
+    out: pathlib.Path,
+    parts: Parts,
+    draw: Draw,
+    frames: list[np.ndarray],
+    origin: dict[str, Any],
+    *,
+    png: bool,
+    npz: bool,
+    strip: bool,
+    gif: bool,
+) -> None:
+    """Writes a finished draw: the grid, and what else is asked for."""
+    samples = np.concatenate(list(parts.images(draw.batches)))
+    grid = images.grid(samples[:SHOWN])
+    images.save_png(out / "grid.png", grid, origin=origin)
+    if png:
+        labels = draw.labels(0, draw.num)
+        for i, image in enumerate(samples):
+            own = origin if labels is None else {**origin, "label": labels[i]}
+            images.save_png(out / f"{i:05d}.png", image, enlarge=1, origin=own)
+    if npz:
+        with images.whole_file(out / "samples.npz") as file:
+            np.savez_compressed(file, images=samples)
+    if strip:
+        shown = [frame[:8] for frame in frames[:: max(1, len(frames) // 10)]]
+        images.save_png(out / "strip.png", images.strip(shown), origin=origin)
+    if gif:
+        images.save_gif(out / "chain.gif", [images.grid(frame) for frame in frames])

@@ -3,9 +3,11 @@
 Images are NHWC floats in [-1, 1] until `to_uint8`, and uint8 after it.
 """
 
+import contextlib
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO
 
 import jax
 import numpy as np
@@ -53,6 +55,19 @@ def strip(frames: Sequence[np.ndarray]) -> np.ndarray:
     return grid(rows.reshape(-1, *rows.shape[2:]), columns)
 
 
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path | str) -> Iterator[BinaryIO]:
+    """A file to write, that takes its name when it is complete; or never does."""
+    path = pathlib.Path(path)
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        with draft.open("wb") as file:
+            yield file
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def save_png(
     path: pathlib.Path | str,
     image: np.ndarray,
@@ -69,7 +84,8 @@ def save_png(
     info = PngImagePlugin.PngInfo()
     for name, value in (origin or {}).items():
         info.add_text(name, str(value))
-    _as_picture(image, enlarge).save(path, format="PNG", pnginfo=info)
+    with whole_file(path) as file:
+        _as_picture(image, enlarge).save(file, format="PNG", pnginfo=info)
 
 
 def save_gif(
@@ -86,14 +102,15 @@ def save_gif(
     """
     pictures = [_as_picture(frame, enlarge) for frame in frames]
     each = max(20, round(1000 * seconds / len(pictures)))  # browsers slow down below 20
-    pictures[0].save(
-        path,
-        format="GIF",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=[each] * (len(pictures) - 1) + [2000],
-        loop=0,
-    )
+    with whole_file(path) as file:
+        pictures[0].save(
+            file,
+            format="GIF",
+            save_all=True,
+            append_images=pictures[1:],
+            duration=[each] * (len(pictures) - 1) + [2000],
+            loop=0,
+        )
 
 
 def _as_picture(image: np.ndarray, enlarge: int | None) -> Image.Image:

@@ -152,6 +152,10 @@ class Model:
     def _denoiser(self, num: int, label, guidance) -> Callable:
         classes = self.config.data.num_classes
         label = checked_label(label, classes, num)
+        if label is None and classes is not None and not self.network.null_label:
+            raise ValueError(
+                f"the model is class-conditional: give a label 0..{classes - 1}"
+            )
         if guidance is None:
             return build.denoiser(self.network, self.params, label)
         if label is None or classes is None:
@@ -192,13 +196,20 @@ class Model:
         return f"<table>{''.join(rows)}</table>"
 
 
-def load(path: pathlib.Path | str, *, step: int | None = None) -> Model:
+def load(
+    path: pathlib.Path | str,
+    *,
+    step: int | None = None,
+    agree: Callable[[int], int] = int,
+) -> Model:
     """The model of a run's newest checkpoint (or of `step`): averaged weights alone.
 
     Args:
         path: a run's workdir; or a folder or file of weights that
             `interop.read.read_model` knows: an archive, or diffusers'.
         step: which checkpoint of a run.
+        agree: of many processes, the step that this one has found -> the one that all
+            read (`processes.agree`); a run that goes on adds steps between two looks.
 
     Raises:
         FileNotFoundError: if the path holds no checkpoint, or not of that step.
@@ -207,7 +218,7 @@ def load(path: pathlib.Path | str, *, step: int | None = None) -> Model:
     directory = pathlib.Path(path) / "checkpoints"
     if not directory.is_dir():
         return _read_weights(pathlib.Path(path), step)
-    chosen = _choose_step(directory, step)
+    chosen = agree(_choose_step(directory, step))
     with checkpoints.open_checkpoints(directory, read_only=True) as manager:
         config = from_dict(checkpoints.restore_config(manager, chosen))
         network = build.make_network(config)
@@ -276,14 +287,24 @@ def checked_label(
     """The labels of `num` images, (num,) int32, or None.
 
     Raises:
-        ValueError: if there are no classes, or a concrete label is not one of them.
+        ValueError: if there are no classes, if labels are neither one nor `num` whole
+            numbers, or if a concrete one is not a class.
     """
     if label is None:
         return None
     if classes is None:
         raise ValueError(f"the model has no labels to draw from; got label {label}")
-    if not isinstance(label, jax.core.Tracer):
-        values = np.asarray(label)
-        if values.size and not (0 <= values.min() and values.max() < classes):
-            raise ValueError(f"a label must lie in 0..{classes - 1}; got {label}")
-    return jnp.broadcast_to(jnp.asarray(label, jnp.int32), (num,))
+    given: Any = label if isinstance(label, jax.Array) else np.asarray(label)
+    if not jnp.issubdtype(given.dtype, jnp.integer):
+        raise ValueError(f"a label must be a whole number; got {label}")
+    if given.shape not in ((), (num,)):
+        raise ValueError(
+            f"there must be one label, or one for each of the {num} images; got "
+            f"labels of shape {given.shape}"
+        )
+    if not isinstance(given, jax.core.Tracer):
+        values = np.asarray(given)
+        wrong = values[(values < 0) | (values >= classes)]
+        if wrong.size:
+            raise ValueError(f"a label must lie in 0..{classes - 1}; got {wrong[0]}")
+    return jnp.broadcast_to(jnp.asarray(given, jnp.int32), (num,))

@@ -1,10 +1,13 @@
 """A draw that is killed goes on; one of another origin starts anew."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tyro
 
-from ddpm_jax.drawing import Parts, draw_parts
+from ddpm_jax.drawing import Draw, Parts, draw_parts
 
 
 class Killed(Exception):
@@ -51,3 +54,61 @@ def test_the_batches_of_another_draw_are_dropped(tmp_path):
     draw_parts(second, walk_until(9, []), 2, 2)
     second.remove()
     assert not (tmp_path / "parts").exists()
+
+
+def test_what_is_not_of_a_draw_stays(tmp_path):
+    chapter = tmp_path / "unfinished" / "chapter.txt"
+    chapter.parent.mkdir()
+    chapter.write_text("call me Ishmael")
+    with pytest.raises(ValueError, match="unfinished batches go, and holds other"):
+        Parts(chapter.parent, {"seed": 1})
+    assert [path.name for path in chapter.parent.iterdir()] == ["chapter.txt"]
+
+    chapter.unlink()
+    parts = Parts(chapter.parent, {"seed": 1})  # an empty one does
+    chapter.write_text("some years ago")
+    parts = Parts(chapter.parent, {"seed": 2})  # and one that holds a draw
+    draw_parts(parts, walk_until(9, []), 4, 2)
+    parts.remove()
+    assert [path.name for path in chapter.parent.iterdir()] == ["chapter.txt"]
+
+
+def test_a_batch_is_put_whole_or_not_at_all(tmp_path, monkeypatch):
+    parts = Parts(tmp_path, {"seed": 1})
+
+    def half(file, samples):
+        file.write(b"half")
+        raise Killed
+
+    monkeypatch.setattr(np, "save", half)
+    with pytest.raises(Killed):
+        parts.put(0, np.zeros((1, 2, 2, 1), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["draw.json"]
+
+
+def test_a_label_is_that_of_an_image_wherever_it_is_drawn():
+    draw = Draw(label=(0, 1, 2))
+    np.testing.assert_array_equal(draw.labels(0, 7), [0, 1, 2, 0, 1, 2, 0])
+    np.testing.assert_array_equal(draw.labels(4, 3), draw.labels(0, 7)[4:])
+    np.testing.assert_array_equal(Draw(label=(3,)).labels(5, 2), [3, 3])
+    assert Draw().labels(0, 7) is None
+    with pytest.raises(ValueError, match="--label must name one class or more"):
+        Draw(label=())
+
+
+@pytest.mark.parametrize(
+    ("said", "label"),
+    [([], None), (["--label", "3"], (3,)), (["--label", "0", "1", "2"], (0, 1, 2))],
+)
+def test_the_command_takes_labels(said, label):
+    draw = tyro.cli(Draw, args=[*said, "--num", "5"])
+    assert draw == Draw(num=5, label=label)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"seed": 1}, {"label": (1, 2)}, {"eta": 0.5}, {"spacing": "karras", "steps": 5}],
+)
+def test_the_origin_tells_two_draws_apart(other):
+    draw = Draw(label=(1, 2, 3), steps=4)
+    assert draw.origin() != dataclasses.replace(draw, **other).origin()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -60,6 +61,32 @@ def test_the_command_writes_what_it_says(run, capsys):
     assert f"{result['bits_per_dim']:.4f} +-" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"--num must lie in 1\.\.299; got 300"):
         likelihood.main(likelihood.Options(workdir=run, num=300))
+
+
+def test_the_results_appear_whole_and_before_any_process_leaves(run, monkeypatch):
+    out, met = run / "likelihood", []
+
+    def barrier(name):
+        met.append((name, (out / "bits_per_dim.json").exists()))
+
+    def half(file, **arrays):
+        file.write(b"half")
+        raise OSError("no space left")
+
+    shutil.rmtree(out, ignore_errors=True)
+    options = likelihood.Options(workdir=run, num=4, steps=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez_compressed", half)
+        with pytest.raises(OSError, match="no space left"):
+            likelihood.main(options)
+    assert not list(out.iterdir())
+    monkeypatch.setattr(likelihood.processes, "barrier", barrier)
+    likelihood.main(options)
+    assert met[-1] == ("written", True)
+    shutil.rmtree(out)
+    monkeypatch.setattr(likelihood.processes, "is_main", lambda: False)
+    likelihood.main(options)
+    assert met[-1] == ("written", False)
 
 
 def test_the_standard_error_is_that_of_a_mean():

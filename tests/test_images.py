@@ -50,3 +50,27 @@ def test_gif_keeps_its_frames(tmp_path):
 def test_what_is_not_finite_is_no_picture():
     with pytest.raises(FloatingPointError, match="1 of their 4 values"):
         images.to_uint8(np.array([0.0, 1.0, np.nan, -1.0]))
+
+
+def broken(self, file, **options):
+    file.write(b"half")
+    raise OSError("no space left")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.gif"])
+def test_a_picture_appears_whole_or_not_at_all(tmp_path, monkeypatch, name):
+    image = np.zeros((4, 4, 1), np.uint8)
+
+    def save():
+        if name == "a.png":
+            images.save_png(tmp_path / name, image)
+        else:
+            images.save_gif(tmp_path / name, [image, image])
+
+    save()
+    before = (tmp_path / name).read_bytes()
+    monkeypatch.setattr(Image.Image, "save", broken)
+    with pytest.raises(OSError, match="no space left"):
+        save()
+    assert (tmp_path / name).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -23,8 +23,8 @@ MAY_IMPORT = {
     "drawing": {"images", "processes"},
     "pipeline": {"build", "config", "diffusion", "interop", "networks", "training"},
     "evaluation": {
-        *("build", "command", "config", "data", "diffusion", "pipeline", "processes"),
-        "training",
+        *("build", "command", "config", "data", "diffusion", "images", "pipeline"),
+        *("processes", "training"),
     },
     "interop": {"build", "config", "diffusion", "networks", "training"},
     # These two stand on top of the model that pipeline loads.

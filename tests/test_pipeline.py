@@ -17,15 +17,20 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def workdir(tmp_path_factory):
     smoke = read_config(ROOT / "configs" / "smoke.py")
     config = dataclasses.replace(
         smoke,
-        train=dataclasses.replace(smoke.train, num_steps=2),
+        train=dataclasses.replace(smoke.train, num_steps=2, checkpoint_every=1),
         sample=dataclasses.replace(smoke.sample, num=4, steps=2),
     )
     workdir = tmp_path_factory.mktemp("run")
     loop.run(config, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
     return ddpm_jax.load(workdir)
 
 
@@ -33,6 +38,47 @@ def test_it_says_what_it_is(model):
     for said in (repr(model), model._repr_html_()):
         for fact in ("8x8x1", "10 classes", "45,321 parameters", "2 updates"):
             assert fact in said
+
+
+def test_processes_read_the_step_that_they_agree_on(workdir, model):
+    found = []
+
+    def agree(step):
+        found.append(step)
+        return 1
+
+    older = ddpm_jax.load(workdir, agree=agree)
+    assert found == [model.step] == [2] and older.step == 1
+    a, b = jax.tree.leaves(older.params), jax.tree.leaves(model.params)
+    assert any((x != y).any() for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("label", "line"),
+    [
+        (1.7, "a label must be a whole number; got 1.7"),
+        (np.array([1.0, 2.0]), "a label must be a whole number"),
+        (True, "a label must be a whole number; got True"),
+        ([1, 2, 3], r"one for each of the 2 images; got labels of shape \(3,\)"),
+        (np.zeros((2, 1), int), r"the 2 images; got labels of shape \(2, 1\)"),
+        ([1, 10], r"a label must lie in 0\.\.9; got 10"),
+        (-1, r"a label must lie in 0\.\.9; got -1"),
+        (2**70, "a label must"),
+    ],
+)
+def test_a_label_is_a_class_for_each_image(model, label, line):
+    with pytest.raises(ValueError, match=line):
+        model.sample(jax.random.key(0), 2, steps=3, label=label)
+
+
+def test_a_traced_label_is_a_whole_number_too(model):
+    def draw(label):
+        return model.sample(jax.random.key(0), 2, steps=3, label=label)
+
+    with pytest.raises(ValueError, match="a label must be a whole number"):
+        jax.eval_shape(draw, 1.0)
+    with pytest.raises(ValueError, match=r"the 2 images; got labels of shape \(3,\)"):
+        jax.eval_shape(draw, np.arange(3))
 
 
 def test_a_draw_may_be_divided_over_the_devices(model):

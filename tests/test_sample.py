@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import pathlib
+from functools import partial
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 import ddpm_jax
+from ddpm_jax import drawing
 from ddpm_jax.command import read_config
 from ddpm_jax.training import loop
 
@@ -54,13 +56,19 @@ def unconditional(tmp_path_factory):
 
 
 def draw(workdir, out, **options):
-    options = {"num": 6, "batch_size": 4, "steps": 5, **options}
-    SAMPLE.main(SAMPLE.Options(workdir=workdir, out=out, **options))
+    files = {x: options.pop(x, False) for x in ("png", "npz", "strip", "gif")}
+    wanted = drawing.Draw(**{"num": 6, "batch_size": 4, "steps": 5, **options})
+    SAMPLE.main(SAMPLE.Options(workdir=workdir, out=out, draw=wanted, **files))
     return out
 
 
+def drawn(workdir, out, **options):
+    draw(workdir, out, npz=True, **options)
+    return np.load(out / "samples.npz")["images"].astype(int)
+
+
 def test_everything_that_can_be_written(run, tmp_path):
-    draw(run, tmp_path, label=3, png=True, npz=True, strip=True, gif=True)
+    draw(run, tmp_path, label=(3,), png=True, npz=True, strip=True, gif=True)
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {"grid.png", "samples.npz", "strip.png", "chain.gif", "00005.png"}
     samples = np.load(tmp_path / "samples.npz")["images"]
@@ -73,29 +81,49 @@ def test_everything_that_can_be_written(run, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_images_whatever_the_batch(run, tmp_path):
-    drawn = [
-        np.load(
-            draw(run, tmp_path / str(size), npz=True, batch_size=size) / "samples.npz"
-        )
-        for size in (2, 6)
-    ]
-    a, b = (x["images"].astype(int) for x in drawn)
+    a, b = (drawn(run, tmp_path / str(size), batch_size=size) for size in (2, 6))
     assert np.abs(a - b).max() <= 1  # one grey level, where rounding falls on a half
     assert np.mean(a != b) < 0.01
-    other = np.load(draw(run, tmp_path / "other", npz=True, seed=1) / "samples.npz")
-    assert np.mean(other["images"] != b) > 0.5
+    other = drawn(run, tmp_path / "other", seed=1)
+    assert np.mean(other != b) > 0.5
+
+
+def load_changed(monkeypatch, run, change):
+    """Has every draw read the run with other weights."""
+    model = ddpm_jax.load(run)
+    changed = dataclasses.replace(model, params=change(model.params))
+    monkeypatch.setattr(ddpm_jax, "load", lambda path, agree: changed)
+
+
+def test_labels_take_turns(run, tmp_path, monkeypatch):
+    def learned(params):  # two updates have not taught it to heed a label
+        params = jax.tree.map(lambda x: x + 0.05, params)
+        embedding = params["label"]["embedding"]
+        far = jax.random.normal(jax.random.key(0), embedding.shape)
+        return {**params, "label": {"embedding": far}}
+
+    load_changed(monkeypatch, run, learned)
+    mixed = drawn(run, tmp_path / "mixed", label=(0, 1, 2), png=True)
+    for label in (0, 1, 2):
+        alone = drawn(run, tmp_path / str(label), label=(label,))
+        assert np.abs(mixed - alone)[label::3].max() <= 1
+        assert np.abs(mixed - alone)[label + 1 :: 3].max() > 5
+    assert Image.open(tmp_path / "mixed" / "grid.png").info["label"] == "0 1 2"
+    assert Image.open(tmp_path / "mixed" / "00004.png").info["label"] == "1"
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm_solver_pp", "heun"])
 def test_every_sampler_draws(run, tmp_path, sampler):
-    draw(run, tmp_path, sampler=sampler, label=1, guidance=2.0)
+    draw(run, tmp_path, sampler=sampler, label=(1,), guidance=2.0)
     assert (tmp_path / "grid.png").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"label": 11}, r"a label must lie in 0\.\.9; got 11"),
+        ({"label": (11,)}, r"a label must lie in 0\.\.9; got 11"),
+        ({"label": (*range(9), 99)}, r"a label must lie in 0\.\.9; got 99"),
+        ({"steps": 1}, "a single step is the first of the chain"),
         ({"steps": 21}, r"must lie in 1\.\.20; got 21"),
         ({"sampler": "euler"}, "sampler must be one of"),
         ({"sampler": "ddim", "eta": 1.5}, "eta"),
@@ -108,18 +136,83 @@ def test_every_sampler_draws(run, tmp_path, sampler):
 def test_refusals_name_the_rule(run, tmp_path, options, line):
     with pytest.raises(ValueError, match=line):
         draw(run, tmp_path / "out", **options)
-    assert not (tmp_path / "out" / "grid.png").exists()
+    assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("options", [{"label": 3}, {"label": 3, "guidance": 2.0}])
+@pytest.mark.parametrize("options", [{}, {"guidance": 2.0}])
 def test_a_label_needs_a_conditional_model(unconditional, tmp_path, options):
     with pytest.raises(ValueError, match="no labels"):
-        draw(unconditional, tmp_path, **options)
+        draw(unconditional, tmp_path, label=(3,), **options)
 
 
 def test_guidance_needs_a_conditional_model(unconditional, tmp_path):
     with pytest.raises(ValueError, match="class-conditional"):
         draw(unconditional, tmp_path, guidance=2.0)
+
+
+class Killed(Exception):
+    pass
+
+
+def kill(workdir, out, **options):
+    """Draws until all batches are there, and dies."""
+
+    def die(*arguments, **options):
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "write_pictures", die)
+        with pytest.raises(Killed):
+            draw(workdir, out, **options)
+    return {x: x.read_bytes() for x in (out / "unfinished").iterdir()}
+
+
+def test_a_refused_draw_leaves_the_batches_of_another(run, tmp_path):
+    before = kill(run, tmp_path)
+    assert len(before) == 3  # two batches and what they are
+    for wrong in ({"label": (99,)}, {"steps": 99}, {"guidance": 2.0}, {"sampler": "x"}):
+        with pytest.raises(ValueError):
+            draw(run, tmp_path, **wrong)
+    assert {x: x.read_bytes() for x in (tmp_path / "unfinished").iterdir()} == before
+
+
+def test_other_weights_start_anew(run, tmp_path, monkeypatch):
+    kill(run, tmp_path)
+    load_changed(monkeypatch, run, partial(jax.tree.map, lambda x: x + 0.1))
+    mine = drawn(run, tmp_path)
+    np.testing.assert_array_equal(mine, drawn(run, tmp_path / "other"))
+
+
+def test_the_digest_is_that_of_one_model(run):
+    model = ddpm_jax.load(run)
+    mine = drawing.digest(model)
+    assert drawing.digest(model.over_local_devices()) == mine
+    leaves, form = jax.tree.flatten(model.params)
+    leaves[0] = leaves[0].at[0].add(1e-3)
+    params = jax.tree.unflatten(form, leaves)
+    assert drawing.digest(dataclasses.replace(model, params=params)) != mine
+    diffusion = dataclasses.replace(model.config.diffusion, clip=False)
+    config = dataclasses.replace(model.config, diffusion=diffusion)
+    assert drawing.digest(dataclasses.replace(model, config=config)) != mine
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_processes_read_one_step_and_leave_together(run, tmp_path, monkeypatch, main):
+    met = []
+
+    def barrier(name):
+        met.append((name, (tmp_path / "grid.png").exists()))
+
+    def agree(step):
+        met.append(step)
+        return step
+
+    monkeypatch.setattr(drawing.processes, "barrier", barrier)
+    monkeypatch.setattr(drawing.processes, "agree", agree)
+    monkeypatch.setattr(drawing.processes, "is_main", lambda: main)
+    (tmp_path / "unfinished").mkdir()
+    draw(run, tmp_path)
+    assert met == [2, ("parts", False), ("drawn", False), ("written", main)]
 
 
 def test_what_is_not_a_run_is_named(tmp_path):

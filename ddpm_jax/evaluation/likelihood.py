@@ -24,6 +24,7 @@ from ddpm_jax.config import DataConfig
 from ddpm_jax.data import ImageArrays, to_float
 from ddpm_jax.diffusion.likelihood import BitsPerDim, bits_per_dim
 from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.images import whole_file
 from ddpm_jax.pipeline import Model, load
 from ddpm_jax.training.parallel import BATCH_AXES, make_mesh
 
@@ -143,12 +144,13 @@ def plot_terms(path: pathlib.Path, bound: BitsPerDim, timesteps: np.ndarray) -> 
     )
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=130)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=130)
 
 
 def main(options: Options) -> None:
     """Evaluates, prints, writes."""
-    model = load(options.workdir)
+    model = load(options.workdir, agree=processes.agree)
     config = model.config
     if options.split is not None and config.data.source == "folder":
         raise ValueError(f"a folder has no splits; got --split {options.split}")
@@ -162,21 +164,29 @@ def main(options: Options) -> None:
         data,
         batch_size=options.batch_size,
     )
-    if not processes.is_main():
-        return
-    out = options.workdir / "likelihood"
+    if processes.is_main():
+        timesteps = np.asarray(schedule.timesteps)
+        _write(options.workdir / "likelihood", bound, timesteps, data.name)
+    processes.barrier("written")  # who leaves first would end a main that still writes
+
+
+def _write(
+    out: pathlib.Path, bound: BitsPerDim, timesteps: np.ndarray, name: str
+) -> None:
+    """The terms, their summary and a plot as files; prints the summary."""
     out.mkdir(exist_ok=True)
     result = summary(bound)
-    timesteps = np.asarray(schedule.timesteps)
-    np.savez_compressed(out / "terms.npz", timesteps=timesteps, **bound._asdict())
-    (out / "bits_per_dim.json").write_text(json.dumps(result, indent=2) + "\n")
+    with whole_file(out / "terms.npz") as file:
+        np.savez_compressed(file, timesteps=timesteps, **bound._asdict())
+    with whole_file(out / "bits_per_dim.json") as file:
+        file.write((json.dumps(result, indent=2) + "\n").encode())
     try:
         plot_terms(out / "terms.png", bound, timesteps)
     except ImportError:
         print("no plot: matplotlib is not installed (pip install 'ddpm_jax[plots]')")
     print(
         f"{result['bits_per_dim']:.4f} +- {result['standard_error']:.4f} bits/dim over "
-        f"{result['images']} images of {data.name} (decoder {result['decoder']:.4f}, "
+        f"{result['images']} images of {name} (decoder {result['decoder']:.4f}, "
         f"prior {result['prior']:.2g}); terms in {out}"
     )
 
@@ -208,5 +218,6 @@ if __name__ == "__main__":
     with one_line_errors():
         options = tyro.cli(Options)
         processes.start(options.distributed)
+        processes.end_on_sigterm()
         use_compilation_cache()
         main(options)
