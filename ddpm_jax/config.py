@@ -6,10 +6,11 @@ for functions; `ddpm_jax.build` is the one place that maps them.
 """
 
 import dataclasses
-import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from ddpm_jax.checks import check, check_probability, check_types
 
 SCHEDULE_FIELDS = {  # which fields a kind of schedule reads
     "linear": ("start", "end"),
@@ -40,12 +41,12 @@ class DataConfig:
     workers: int = 0  # streaming: worker processes that decode; 0 = this process
 
     def __post_init__(self):
-        _check_types("data", self)
-        _check("data.image_size", self.image_size, self.image_size >= 1, "at least 1")
-        _check("data.channels", self.channels, self.channels in (1, 3), "1 or 3")
-        _check("data.workers", self.workers, self.workers >= 0, "at least 0")
+        check_types("data", self)
+        check("data.image_size", self.image_size, self.image_size >= 1, "at least 1")
+        check("data.channels", self.channels, self.channels in (1, 3), "1 or 3")
+        check("data.workers", self.workers, self.workers >= 0, "at least 0")
         if self.num_classes is not None:
-            _check("data.num_classes", self.num_classes, self.num_classes >= 1, ">= 1")
+            check("data.num_classes", self.num_classes, self.num_classes >= 1, ">= 1")
         if self.source == "folder" and self.path is None:
             raise ValueError("data.path must name the image folder; got None")
         if self.source == "tfds" and not self.name:
@@ -73,8 +74,8 @@ class ScheduleConfig:
     zero_terminal_snr: bool = False  # shift the betas so that x_T is pure noise
 
     def __post_init__(self):
-        _check_types("schedule", self)
-        _check("schedule.num_steps", self.num_steps, self.num_steps >= 2, "at least 2")
+        check_types("schedule", self)
+        check("schedule.num_steps", self.num_steps, self.num_steps >= 2, "at least 2")
         read = SCHEDULE_FIELDS[self.kind]
         for name in ("start", "end", "fraction", "offset", "max_beta"):
             value = getattr(self, name)
@@ -85,7 +86,7 @@ class ScheduleConfig:
                     f"schedule.{name} is not read by the {self.kind} schedule, which "
                     f"takes {', '.join(read) or 'nothing'}; got {value}"
                 )
-            _check(f"schedule.{name}", value, 0 < value < 1, "in (0, 1)")
+            check(f"schedule.{name}", value, 0 < value < 1, "in (0, 1)")
 
     @property
     def ends_in_noise(self) -> bool:
@@ -109,7 +110,7 @@ class DiffusionConfig:
     clip: bool = True  # clip each predicted x0 to [-1, 1] while sampling
 
     def __post_init__(self):
-        _check_types("diffusion", self)
+        check_types("diffusion", self)
         learned = self.variance.startswith("learned")
         if self.loss == "hybrid" and not learned:
             raise ValueError(
@@ -132,7 +133,7 @@ class DiffusionConfig:
                 "network must predict v or x0, because eps says nothing of x0 at the "
                 "last step; got diffusion.predict=eps"
             )
-        _check_probability("diffusion.label_dropout", self.label_dropout)
+        check_probability("diffusion.label_dropout", self.label_dropout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +162,11 @@ class NetworkConfig:
     init: Literal["ddpm", "improved"] = "ddpm"  # rules for the initial weights
 
     def __post_init__(self):
-        _check_types("network", self)
-        _check_probability("network.dropout", self.dropout)
+        check_types("network", self)
+        check_probability("network.dropout", self.dropout)
         for name in ("channels", "num_blocks", "num_groups"):
             value = getattr(self, name)
-            _check(f"network.{name}", value, value >= 1, "at least 1")
+            check(f"network.{name}", value, value >= 1, "at least 1")
         if not self.multipliers or min(self.multipliers) <= 0:
             raise ValueError(
                 "network.multipliers must be one or more positive numbers; "
@@ -173,9 +174,9 @@ class NetworkConfig:
             )
         whole = tuple(int(x) if x % 1 == 0 else x for x in self.multipliers)
         object.__setattr__(self, "multipliers", whole)  # 2 and 2.0 are one config
-        _check("network.num_heads", self.num_heads, self.num_heads >= 1, "at least 1")
+        check("network.num_heads", self.num_heads, self.num_heads >= 1, "at least 1")
         if self.head_channels is not None:
-            _check(
+            check(
                 "network.head_channels",
                 self.head_channels,
                 self.head_channels >= 1,
@@ -210,21 +211,21 @@ class OptimConfig:
     ema_decay: float = 0.9999  # of the float32 average that every sample uses
 
     def __post_init__(self):
-        _check_types("optim", self)
-        _check(
+        check_types("optim", self)
+        check(
             "optim.learning_rate",
             self.learning_rate,
             self.learning_rate > 0,
             "positive",
         )
-        _check("optim.warmup_steps", self.warmup_steps, self.warmup_steps >= 0, ">= 0")
+        check("optim.warmup_steps", self.warmup_steps, self.warmup_steps >= 0, ">= 0")
         for name in ("beta1", "beta2", "ema_decay"):
             value = getattr(self, name)
-            _check(f"optim.{name}", value, 0 <= value < 1, "in [0, 1)")
-        _check("optim.eps", self.eps, self.eps > 0, "positive")
-        _check("optim.weight_decay", self.weight_decay, self.weight_decay >= 0, ">= 0")
+            check(f"optim.{name}", value, 0 <= value < 1, "in [0, 1)")
+        check("optim.eps", self.eps, self.eps > 0, "positive")
+        check("optim.weight_decay", self.weight_decay, self.weight_decay >= 0, ">= 0")
         if self.clip_norm is not None:
-            _check("optim.clip_norm", self.clip_norm, self.clip_norm > 0, "positive")
+            check("optim.clip_norm", self.clip_norm, self.clip_norm > 0, "positive")
         if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
             raise ValueError(
                 "optim.decay_steps must come after the warm-up of "
@@ -250,17 +251,17 @@ class TrainConfig:
     on_nonfinite: Literal["stop", "skip"] = "stop"  # a loss that is not a number
 
     def __post_init__(self):
-        _check_types("train", self)
+        check_types("train", self)
         for name in (
             *("num_steps", "batch_size", "accumulate", "fsdp", "log_every"),
             *("checkpoint_every", "keep_latest"),
         ):
             value = getattr(self, name)
-            _check(f"train.{name}", value, value >= 1, "at least 1")
+            check(f"train.{name}", value, value >= 1, "at least 1")
         if self.keep_every is not None:
-            _check("train.keep_every", self.keep_every, self.keep_every >= 1, ">= 1")
-        _check("train.seed", self.seed, self.seed >= 0, "at least 0")
-        _check("train.keep_best", self.keep_best, self.keep_best >= 0, "at least 0")
+            check("train.keep_every", self.keep_every, self.keep_every >= 1, ">= 1")
+        check("train.seed", self.seed, self.seed >= 0, "at least 0")
+        check("train.keep_best", self.keep_best, self.keep_best >= 0, "at least 0")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"train.accumulate={self.accumulate} must divide train.batch_size; "
@@ -283,10 +284,10 @@ class SampleConfig:
     num: int = 64  # images in a grid
 
     def __post_init__(self):
-        _check_types("sample", self)
+        check_types("sample", self)
         for name in ("every", "num"):
             value = getattr(self, name)
-            _check(f"sample.{name}", value, value >= 1, "at least 1")
+            check(f"sample.{name}", value, value >= 1, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +302,7 @@ class Config:
     sample: SampleConfig = field(default_factory=SampleConfig)
 
     def __post_init__(self):
-        _check_types("", self)
+        check_types("", self)
         halvings = len(self.network.multipliers) - 1
         if self.data.image_size % 2**halvings:
             raise ValueError(
@@ -332,7 +333,7 @@ class Config:
             )
         steps, total = self.sample.steps, self.diffusion.schedule.num_steps
         if steps is not None:
-            _check("sample.steps", steps, 1 <= steps <= total, f"in 1..{total}")
+            check("sample.steps", steps, 1 <= steps <= total, f"in 1..{total}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -373,46 +374,3 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
         elif a != b:
             found.append(f"{path}{item.name}: {a!r}, not {b!r}")
     return found
-
-
-def _check_types(section: str, config: Any) -> None:
-    """Raises ValueError unless every field is of its type; makes lists tuples."""
-    for name, hint in typing.get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if isinstance(value, list):
-            value = tuple(value)
-            object.__setattr__(config, name, value)
-        if not _is_of(value, hint):
-            label = f"{section}.{name}" if section else name
-            if typing.get_origin(hint) is Literal:
-                rule = f"one of {', '.join(map(str, typing.get_args(hint)))}"
-            else:
-                rule = f"of type {getattr(hint, '__name__', hint)}"
-            raise ValueError(f"{label} must be {rule}; got {value!r}")
-
-
-def _is_of(value: Any, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return value in arguments
-    if origin in (typing.Union, types.UnionType):
-        return any(_is_of(value, each) for each in arguments)
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        wanted = arguments
-        if arguments[-1] is Ellipsis:
-            wanted = arguments[:1] * len(value)
-        return len(value) == len(wanted) and all(map(_is_of, value, wanted))
-    if hint in (int, float) and isinstance(value, bool):
-        return False
-    return isinstance(value, (int, float) if hint is float else hint)
-
-
-def _check(name: str, value: object, holds: bool, rule: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {rule}; got {value}")
-
-
-def _check_probability(name: str, value: float) -> None:
-    _check(name, value, 0 <= value < 1, "in [0, 1)")

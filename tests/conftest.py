@@ -1,8 +1,10 @@
-"""How tests run: eight virtual devices, a compilation cache, no silent broadcasts."""
+"""How tests run: eight virtual devices, quickly compiled, no silent broadcasts."""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Nearly all programs of a test run once: compile in half the time, run a bit slower.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 

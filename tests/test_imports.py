@@ -13,7 +13,8 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "ddpm_jax"
 MAY_IMPORT = {
     "diffusion": set(),
     "networks": set(),
-    "config": set(),
+    "checks": set(),
+    "config": {"checks"},
     "images": set(),
     "data": set(),
     "build": {"config", "data", "diffusion", "networks"},
