@@ -110,7 +110,7 @@ def save(
         ema=ocp.args.StandardSave(state.ema_params),
         config=ocp.args.JsonSave(config),
     )
-    metrics = None if loss is None else {"loss": loss}
+    metrics = {"loss": math.nan if loss is None else loss}  # not to be the best
     # Without force Orbax may decide not to save and say so only by returning False.
     if not manager.save(step, args=items, metrics=metrics, force=True):
         raise OSError(f"Orbax did not save step {step} under {manager.directory}")
