@@ -20,6 +20,7 @@ import tyro
 
 from ddpm_jax.config import Config
 from ddpm_jax.processes import Distributed
+from ddpm_jax.text import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,12 +136,12 @@ def _say(error: BaseException, line: str | None) -> None:
 
 def _line(error: BaseException) -> str | None:
     """What a person is told; None where it takes the traceback to say it."""
-    text = " ".join(str(error).split())
+    text = printable(str(error))
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in text:
         return (
             "the device's memory is full: a smaller batch takes less, and in training "
             "so do --train.accumulate 4 and --network.remat; "
-            f"JAX says {' '.join(str(error).splitlines()[0].split())}"
+            f"JAX says {printable(str(error).splitlines()[0])}"
         )
     known = (ValueError, OSError, ImportError, FloatingPointError)
     return text if isinstance(error, known) else None

@@ -4,14 +4,17 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ddpm_jax.interop import tensors, torch_files
+import numpy as np
+
+from ddpm_jax.interop import npz_files, tensors, torch_files
 from ddpm_jax.interop.structure import prefix_of, unwrapped
-from ddpm_jax.interop.tensors import StateDict
+from ddpm_jax.interop.tensors import StateDict, Tensor
+from ddpm_jax.text import reason
 
 _READERS: dict[str, Callable[[pathlib.Path], StateDict]] = {
     ".safetensors": tensors.read_safetensors,
     ".safetensors.index.json": tensors.read_shards,
-    ".npz": tensors.read_npz,
+    ".npz": npz_files.read_npz,
 }
 _TORCH = (".pt", ".pth", ".ckpt", ".bin")
 
@@ -57,9 +60,26 @@ def read_state_dict(path: pathlib.Path | str) -> Contents:
         held, entry = _READERS[ending](path), ""
     if not held:
         raise ValueError(f"{path} holds no tensors")
+    held = {key: _named(path, key, tensor) for key, tensor in held.items()}
     if prefix := prefix_of(held):
         return Contents(unwrapped(held, prefix), f"{entry} {prefix}*".strip())
     return Contents(held, entry)
+
+
+def _named(path: pathlib.Path, key: str, tensor: Tensor) -> Tensor:
+    """The tensor; whatever fails where it is read, one line names file and tensor."""
+
+    def read() -> np.ndarray:
+        try:
+            return tensor.read()
+        except Exception as error:  # of zipfile, zlib, safetensors, PyTorch and NumPy
+            if isinstance(error, ValueError) and str(path) in str(error):
+                raise
+            raise ValueError(
+                f"{path}: the tensor {key} cannot be read: {reason(error)}"
+            ) from error
+
+    return tensor._replace(read=read)
 
 
 def _check_beginning(path: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""State dicts, and how safetensors and NumPy files hold them.
+"""State dicts, and how safetensors files hold them.
 
 A state dict is {key: `Tensor`}: shapes are known at once, and numbers are read when
 they are asked for.
@@ -6,11 +6,12 @@ they are asked for.
 
 import json
 import pathlib
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ddpm_jax.text import damaged, printable
 
 
 class Tensor(NamedTuple):
@@ -21,6 +22,21 @@ class Tensor(NamedTuple):
 
 
 StateDict = dict[str, Tensor]
+_LONGEST_NAME = 300
+
+
+def check_names(path: pathlib.Path, names: Iterable[str]) -> None:
+    """Holds that what a file calls its tensors can be shown as it is.
+
+    Raises:
+        ValueError: if a name is none that a part of a network could have.
+    """
+    for name in names:
+        if not name.isprintable() or len(name) > _LONGEST_NAME:
+            raise ValueError(
+                f"{path} must name its tensors with printable characters, at most "
+                f"{_LONGEST_NAME}; one is {printable(name, 60)}"
+            )
 
 
 def read_safetensors(path: pathlib.Path) -> StateDict:
@@ -32,6 +48,7 @@ def read_safetensors(path: pathlib.Path) -> StateDict:
         ImportError: if safetensors is not installed.
     """
     file = _open_safetensors(path)
+    check_names(path, file.keys())
 
     def tensor(key: str) -> Tensor:
         view = file.get_slice(key)
@@ -43,7 +60,7 @@ def read_safetensors(path: pathlib.Path) -> StateDict:
                     f"{path}: the tensor {key} must hold numbers of 16 bits or more; "
                     f"got {kind}"
                 )
-            return _float32(file.get_tensor(key))
+            return as_float32(file.get_tensor(key))
 
         return Tensor(tuple(view.get_shape()), read)
 
@@ -76,20 +93,6 @@ def read_shards(path: pathlib.Path) -> StateDict:
     return {key: shards[name][key] for key, name in places.items()}
 
 
-def read_npz(path: pathlib.Path) -> StateDict:
-    """The state dict of a NumPy archive.
-
-    Raises:
-        ValueError: if it is not whole, or holds Python objects.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: _float32(file[key]) for key in file.files}
-    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a whole .npz of arrays: {error}") from error
-    return {key: Tensor(array.shape, _always(array)) for key, array in arrays.items()}
-
-
 def read_metadata(path: pathlib.Path) -> dict[str, str]:
     """What a safetensors file says of itself beside its tensors.
 
@@ -110,15 +113,12 @@ def _open_safetensors(path: pathlib.Path) -> Any:
     try:
         return safe_open(path, framework="np")
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        raise damaged(path, "safetensors file", error) from error
 
 
-def _float32(array: np.ndarray) -> np.ndarray:
+def as_float32(array: np.ndarray) -> np.ndarray:
     """Floating point of any width as float32; anything else as it is."""
     if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
-        return array.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # a float64 that is none of 32 bits is inf
+            return array.astype(np.float32, copy=False)
     return array
-
-
-def _always(array: np.ndarray) -> Callable[[], np.ndarray]:
-    return lambda: array

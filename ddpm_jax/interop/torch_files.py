@@ -1,19 +1,20 @@
 """PyTorch's files: the averaged weights, without running what else is in them."""
 
+import math
 import pathlib
 import pickle
 import re
 import reprlib
-import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
+from ddpm_jax.interop import torch_tensors
 from ddpm_jax.interop.structure import prefix_of
-from ddpm_jax.interop.tensors import StateDict, Tensor
+from ddpm_jax.interop.tensors import StateDict, check_names
+from ddpm_jax.text import reason
 
-OLDEST = (2, 10)  # before it, reading tensors alone could run code all the same
+# It reads where tensors lie without reading them; before 2.10 code could run as well.
+OLDEST = (2, 11)
 
 # Where a training script's file keeps its weights, the best ones first.
 _AVERAGES = ("ema", "ema_state_dict", "model_ema", "ema_model", "params_ema", "shadow")
@@ -30,18 +31,21 @@ def read(path: pathlib.Path) -> tuple[StateDict, str]:
     """
     torch = _import_torch(path)
     saved = _load(torch, path)
-    found = list(_state_dicts(torch, saved, "", _DEPTH))
+    found = list(_state_dicts(torch, saved.content, "", _DEPTH, set()))
     if not found:
         raise ValueError(
-            f"{path} must hold a state dict; it holds {reprlib.repr(saved)}"
+            f"{path} must hold a state dict; it holds {reprlib.repr(saved.content)}"
         )
     known = (part for part in found if prefix_of(part[1]) is not None)
     entry, tensors = next(known, found[0])
 
-    def tensor(key: str, value: Any) -> Tensor:
-        return Tensor(tuple(value.shape), lambda: _to_numpy(torch, path, key, value))
-
-    return {key: tensor(key, value) for key, value in tensors.items()}, entry
+    check_names(path, tensors)
+    claimed = sum(math.prod(x.shape) * x.element_size() for x in tensors.values())
+    if claimed > path.stat().st_size:
+        raise ValueError(
+            f"{path} must hold every tensor's own numbers; they take {claimed:,} bytes"
+        )
+    return {key: saved.tensor(key, value) for key, value in tensors.items()}, entry
 
 
 def _import_torch(path: pathlib.Path) -> Any:
@@ -55,36 +59,41 @@ def _import_torch(path: pathlib.Path) -> Any:
     numbers = re.findall(r"\d+", torch.__version__)
     if tuple(map(int, numbers[:2])) < OLDEST:
         raise ImportError(
-            f"reading {path} needs torch>={'.'.join(map(str, OLDEST))}, because in "
-            "those before a file of weights can run code (CVE-2025-32434, "
-            f"CVE-2026-24747); got torch {torch.__version__}"
+            f"reading {path} needs torch>={'.'.join(map(str, OLDEST))}; in some before "
+            "a file of weights can run code (CVE-2025-32434, CVE-2026-24747); got "
+            f"torch {torch.__version__}"
         )
     return torch
 
 
-def _load(torch: Any, path: pathlib.Path) -> Any:
+def _load(torch: Any, path: pathlib.Path) -> torch_tensors.Saved:
     try:
-        # Files from before PyTorch 1.6 are not zip files and cannot be mapped.
-        mapped = zipfile.is_zipfile(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        return torch_tensors.load(torch, path)
     except Exception as error:  # of many types; one line must name the file
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
         name = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and name:
             raise ValueError(
                 f"{path} is not a PyTorch file of tensors alone: it names {name[1]}, "
                 "which may be code, and was not run"
             ) from error
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} cannot be read by PyTorch: {reason}") from error
+        raise ValueError(
+            f"{path} cannot be read by PyTorch: {reason(error, 200)}"
+        ) from error
 
 
 def _state_dicts(
-    torch: Any, saved: Any, entry: str, depth: int
+    torch: Any, saved: Any, entry: str, depth: int, seen: set[int]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(entry, tensors) of every dict of tensors in what was saved; the likeliest first.
 
-    DDIM's repository saves the list [model, optimizer, epoch, step, average].
+    DDIM's repository saves the list [model, optimizer, epoch, step, average]. What
+    stands in many places is looked at in the first.
     """
+    if id(saved) in seen:
+        return
+    seen.add(id(saved))
     if isinstance(saved, Mapping):
         tensors = {
             str(key): x for key, x in saved.items() if isinstance(x, torch.Tensor)
@@ -101,17 +110,4 @@ def _state_dicts(
         return
     if depth:
         for key, part in parts:
-            yield from _state_dicts(torch, part, f"{entry}[{key!r}]", depth - 1)
-
-
-def _to_numpy(torch: Any, path: pathlib.Path, key: str, tensor: Any) -> np.ndarray:
-    dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
-    if not dense or tensor.is_quantized:
-        kind = "quantized" if tensor.is_quantized else str(tensor.layout)
-        raise ValueError(
-            f"{path}: the tensor {key} must hold its numbers one by one; it is {kind} "
-            f"on {tensor.device}"
-        )
-    if tensor.is_floating_point():
-        tensor = tensor.to(torch.float32)
-    return tensor.detach().numpy()
+            yield from _state_dicts(torch, part, f"{entry}[{key!r}]", depth - 1, seen)
