@@ -44,7 +44,9 @@ def main(options: Options) -> None:
     """Loads, draws, writes."""
     draw = options.draw
     model = ddpm_jax.load(options.workdir, agree=processes.agree).over_local_devices()
-    sampler = build.make_sampler(model.config.diffusion, draw.sampler, eta=draw.eta)
+    sampler = build.make_sampler(
+        model.config.diffusion, draw.sampler, eta=draw.eta, rederive=draw.rederive
+    )
     key, steps = jax.random.key(draw.seed), draw.steps or model.schedule.num_steps
     how = {"sampler": sampler, "every": max(1, steps // drawing.FRAMES)}
     how |= {x: getattr(draw, x) for x in ("steps", "spacing", "guidance")}

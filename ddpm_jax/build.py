@@ -6,9 +6,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddpm_jax import data  # its names are imported when they are used
-from ddpm_jax.config import Config, DataConfig, DiffusionConfig, ScheduleConfig
+from ddpm_jax.config import (
+    ClipConfig,
+    Config,
+    DataConfig,
+    DiffusionConfig,
+    ScheduleConfig,
+)
 from ddpm_jax.diffusion import (
     guidance,
     losses,
@@ -22,6 +29,7 @@ from ddpm_jax.diffusion.bound import Bound
 from ddpm_jax.diffusion.noise import fold_in
 from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.diffusion.transitions import Clip
 from ddpm_jax.networks import UNet
 from ddpm_jax.networks.presets import IMPROVED_INIT
 
@@ -33,6 +41,7 @@ BETAS: dict[str, Callable] = {
     "warmup": schedules.warmup_betas,
     "jsd": schedules.jsd_betas,
     "sigmoid": schedules.sigmoid_betas,
+    "explicit": lambda num_steps, *, betas: np.array(betas, np.float64),
 }
 PREDICT = {
     "eps": transitions.from_eps,
@@ -58,7 +67,7 @@ SOLVER_SPACINGS: dict[str, Callable] = {  # positions, also between two steps
 def make_betas(config: ScheduleConfig):
     """The betas that the config names, float64 (T,)."""
     given = {name: getattr(config, name) for name in ("start", "end", "fraction")}
-    given |= {name: getattr(config, name) for name in ("offset", "max_beta")}
+    given |= {name: getattr(config, name) for name in ("offset", "max_beta", "betas")}
     given = {name: value for name, value in given.items() if value is not None}
     if config.kind == "constant" and "end" in given:
         given = {"value": given["end"]}
@@ -164,24 +173,49 @@ def make_step_sampler(config: DiffusionConfig) -> step_sampling.StepSampler:
     return chosen(config.schedule.num_steps)
 
 
-def make_sampler(config: DiffusionConfig, name: str, *, eta: float = 0.0) -> Sampler:
+def make_clip(config: ClipConfig) -> Clip | None:
+    """The limit on x0 that the config names; None is no limit."""
+    if config.kind == "none":
+        return None
+    if config.kind == "static":
+        return guidance.clip_static(config.bound)
+    return guidance.clip_dynamic(config.percentile, config.max_value)
+
+
+def make_sampler(
+    config: DiffusionConfig,
+    name: str,
+    *,
+    eta: float = 0.0,
+    rederive: bool | None = None,
+) -> Sampler:
     """The sampler of that name, reading the network as the config says.
 
+    Args:
+        name: one of `SAMPLERS`.
+        eta: of ddim.
+        rederive: of ddim; None is the config's.
+
     Raises:
-        ValueError: if there is no such sampler, or it does not take an eta.
+        ValueError: if there is no such sampler, or it does not take an option.
     """
     if name not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}; got {name!r}")
     if eta and name != "ddim":
         raise ValueError(f"eta belongs to the sampler ddim; got {eta} with {name}")
+    if rederive is not None and name != "ddim":
+        raise ValueError(
+            f"rederive belongs to the sampler ddim; got {rederive} with {name}"
+        )
     common: dict[str, Any] = {
         "predict": PREDICT[config.predict],
-        "clip": guidance.clip_static() if config.clip else None,
+        "clip": make_clip(config.clip),
     }
     if name == "ddpm":
         return samplers.ddpm(variance=VARIANCE[config.variance], **common)
     if name == "ddim":
-        return samplers.ddim(eta=eta, **common)
+        rederive = config.rederive if rederive is None else rederive
+        return samplers.ddim(eta=eta, rederive=rederive, **common)
     if name == "dpm_solver_pp":
         return samplers.dpm_solver_pp(**common)
     if name == "unipc":

@@ -37,6 +37,12 @@ class TrainCommand(NamedTuple):
     distributed: Distributed
 
 
+_RENAMED = {  # options of old command lines
+    "--diffusion.clip": ("--diffusion.clip.kind", "static"),
+    "--diffusion.no-clip": ("--diffusion.clip.kind", "none"),
+}
+
+
 def parse_train(arguments: list[str], default_config: pathlib.Path) -> TrainCommand:
     """Reads `--config FILE --workdir DIR --section.field value ...`.
 
@@ -49,6 +55,7 @@ def parse_train(arguments: list[str], default_config: pathlib.Path) -> TrainComm
     files.add_argument("--config", type=pathlib.Path, default=default_config)
     files.add_argument("--workdir")
     named, overrides = files.parse_known_args(arguments)
+    overrides = [new for word in overrides for new in _RENAMED.get(word, (word,))]
     if "://" in (named.workdir or ""):
         raise ValueError(
             f"a workdir must lie in a mounted file system; got {named.workdir}"

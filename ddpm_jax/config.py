@@ -6,6 +6,8 @@ for functions; `ddpm_jax.build` is the one place that maps them.
 """
 
 import dataclasses
+import math
+import reprlib
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,7 +22,16 @@ SCHEDULE_FIELDS = {  # which fields a kind of schedule reads
     "warmup": ("start", "end", "fraction"),
     "jsd": (),
     "sigmoid": ("start", "end"),
+    "explicit": ("betas",),
 }
+CLIP_FIELDS = {  # which fields a kind of clipping reads
+    "none": (),
+    "static": ("bound",),
+    "dynamic": ("percentile", "max_value"),
+}
+_SHORT = reprlib.Repr()  # of a thousand betas, the first eight
+_SHORT.maxtuple = 8
+_SHORT.maxstring = _SHORT.maxother = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +74,14 @@ class ScheduleConfig:
     """The betas; a field left at None is the kind's own default."""
 
     kind: Literal[
-        "linear", "cosine", "quadratic", "constant", "warmup", "jsd", "sigmoid"
+        "linear",
+        "cosine",
+        "quadratic",
+        "constant",
+        "warmup",
+        "jsd",
+        "sigmoid",
+        "explicit",
     ] = "linear"
     num_steps: int = 1000  # T
     start: float | None = None  # first beta
@@ -71,6 +89,7 @@ class ScheduleConfig:
     fraction: float | None = None  # warmup: the part of the steps over which beta grows
     offset: float | None = None  # cosine: s of Improved DDPM, eq. 17
     max_beta: float | None = None  # cosine: the largest beta
+    betas: tuple[float, ...] | None = None  # explicit: of steps 0..T-1
     zero_terminal_snr: bool = False  # shift the betas so that x_T is pure noise
 
     def __post_init__(self):
@@ -87,11 +106,62 @@ class ScheduleConfig:
                     f"takes {', '.join(read) or 'nothing'}; got {value}"
                 )
             check(f"schedule.{name}", value, 0 < value < 1, "in (0, 1)")
+        self._check_betas()
+
+    def _check_betas(self) -> None:
+        explicit = self.kind == "explicit"
+        if self.betas is None:
+            if explicit:
+                raise ValueError(
+                    "schedule.kind=explicit needs schedule.betas; got None"
+                )
+            return
+        found = _SHORT.repr(self.betas)
+        if not explicit:
+            raise ValueError(
+                f"schedule.betas is not read by the {self.kind} schedule, but by "
+                f"schedule.kind=explicit; got {found}"
+            )
+        rule = f"schedule.num_steps = {self.num_steps} numbers"
+        count = len(self.betas)
+        check("schedule.betas", f"{count}", count == self.num_steps, rule)
+        inside = all(0 < x < 1 for x in self.betas[:-1]) and 0 < self.betas[-1] <= 1
+        check("schedule.betas", found, inside, "in (0, 1), or 1 at the last step")
 
     @property
     def ends_in_noise(self) -> bool:
         """Whether x_T holds nothing of x_0: the terminal SNR is 0."""
-        return self.zero_terminal_snr or self.kind == "jsd"
+        last = self.betas is not None and self.betas[-1] == 1
+        return self.zero_terminal_snr or self.kind == "jsd" or last
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """The limit on each predicted x0 while sampling."""
+
+    kind: Literal["none", "static", "dynamic"] = "static"
+    bound: float = 1.0  # static: x0 is clipped to [-bound, bound]
+    percentile: float = 0.995  # dynamic: which quantile of an example's |x0|, in (0, 1]
+    max_value: float | None = None  # dynamic: the largest quantile; None = no limit
+
+    def __post_init__(self):
+        check_types("diffusion.clip", self)
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            read = ("kind", *CLIP_FIELDS[self.kind])
+            if item.name not in read and value != item.default:
+                raise ValueError(
+                    f"diffusion.clip.{item.name} is not read by "
+                    f"diffusion.clip.kind={self.kind}; got {value}"
+                )
+        bound, percentile, largest = self.bound, self.percentile, self.max_value
+        check(
+            "diffusion.clip.bound", bound, 0 < bound < math.inf, "positive and finite"
+        )
+        check("diffusion.clip.percentile", percentile, 0 < percentile <= 1, "in (0, 1]")
+        if largest is not None:
+            finite = 1 <= largest < math.inf
+            check("diffusion.clip.max_value", largest, finite, "finite, at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +177,13 @@ class DiffusionConfig:
     weight: Literal["constant", "min_snr", "p2"] = "constant"  # of the simple part
     steps: Literal["uniform", "loss_second_moment"] = "uniform"  # which t to train on
     label_dropout: float = 0.0  # probability that training hides a label
-    clip: bool = True  # clip each predicted x0 to [-1, 1] while sampling
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    rederive: bool = True  # ddim: eps again from the clipped x0; diffusers does not
 
     def __post_init__(self):
+        if isinstance(self.clip, bool):  # as configs had it: to [-1, 1], or not at all
+            kind: Any = "static" if self.clip else "none"
+            object.__setattr__(self, "clip", ClipConfig(kind=kind))
         check_types("diffusion", self)
         learned = self.variance.startswith("learned")
         if self.loss == "hybrid" and not learned:
@@ -159,6 +233,7 @@ class NetworkConfig:
     head_channels: int | None = None  # channels per head in place of num_heads; guided
     resblock_updown: bool = False  # residual blocks change the resolution; guided
     null_label: bool = True  # a row for "no label"; guided diffusion has none
+    mid_attention_norm: bool = True  # of the middle's; diffusers can leave it out
     init: Literal["ddpm", "improved"] = "ddpm"  # rules for the initial weights
 
     def __post_init__(self):
@@ -356,7 +431,7 @@ def from_dict(values: dict[str, Any], cls: type = Config, path: str = "") -> Any
     fields = {}
     for name, value in values.items():
         hint = hints[name]
-        if dataclasses.is_dataclass(hint):
+        if dataclasses.is_dataclass(hint) and isinstance(value, dict):
             value = from_dict(value, typing.cast(type, hint), f"{path}{name}.")
         elif isinstance(value, list):
             value = tuple(value)
@@ -372,5 +447,5 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
         if dataclasses.is_dataclass(a):
             found += differences(a, b, f"{path}{item.name}.")
         elif a != b:
-            found.append(f"{path}{item.name}: {a!r}, not {b!r}")
+            found.append(f"{path}{item.name}: {_SHORT.repr(a)}, not {_SHORT.repr(b)}")
     return found

@@ -37,6 +37,8 @@ class Draw:
     steps: int | None = None  # steps of the reverse chain; None = all
     spacing: str = "uniform"  # which, with --steps: trailing, logsnr, karras, ...
     eta: float = 0.0  # ddim: 0 = deterministic, 1 = as noisy as ddpm
+    # ddim: eps again from the clipped x0; diffusers does not. None = as the config says
+    rederive: bool | None = None
     # Of every image, or n in turn: image i has number i mod n of them; None = no label
     label: tuple[int, ...] | None = None
     guidance: float | None = None  # scale of classifier-free guidance; needs a label
@@ -67,7 +69,7 @@ class Draw:
 
     def origin(self) -> dict[str, Any]:
         """All that an image depends on, beside the model and its number."""
-        names = ("seed", "sampler", "eta", "steps", "spacing", "guidance")
+        names = ("seed", "sampler", "eta", "rederive", "steps", "spacing", "guidance")
         label = self.label and " ".join(map(str, self.label))
         return {name: getattr(self, name) for name in names} | {"label": label}
 

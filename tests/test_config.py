@@ -1,5 +1,6 @@
 """Configs refuse what cannot work, survive JSON, and every shipped one is sound."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -196,6 +197,141 @@ def test_schedules_are_those_that_the_config_names():
 def test_what_cannot_work_is_refused_in_a_file_too(make, line):
     with pytest.raises(ValueError, match=line):
         make()
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (
+            {"kind": "soft"},
+            "clip.kind must be one of none, static, dynamic; got 'soft'",
+        ),
+        (
+            {"kind": "none", "bound": 2.0},
+            "clip.bound is not read by .*kind=none; got 2",
+        ),
+        ({"percentile": 0.9}, "clip.percentile is not read by .*kind=static; got 0.9"),
+        ({"kind": "dynamic", "bound": 2.0}, "clip.bound is not read"),
+        *(({"bound": x}, "clip.bound must be positive") for x in (0.0, -1.0, np.nan)),
+        ({"bound": np.inf}, "clip.bound must be positive and finite; got inf"),
+        ({"kind": "dynamic", "percentile": 1.1}, r"percentile must be in \(0, 1\]"),
+        ({"kind": "dynamic", "max_value": 0.5}, "max_value must be finite, at least 1"),
+    ],
+)
+def test_a_clipping_that_cannot_be_is_refused(fields, line):
+    with pytest.raises(ValueError, match=line):
+        config.ClipConfig(**fields)
+
+
+def test_the_clipping_is_that_of_the_config():
+    x0 = np.array([[0.1, -3.0, 0.5, 2.0], [0.2, 0.1, -0.3, 0.4]], np.float32)
+
+    def clipped(**fields):
+        return build.make_clip(config.ClipConfig(**fields))(x0)
+
+    assert build.make_clip(config.ClipConfig(kind="none")) is None
+    np.testing.assert_array_equal(clipped(), np.clip(x0, -1, 1))
+    np.testing.assert_array_equal(clipped(bound=2.5), np.clip(x0, -2.5, 2.5))
+    # The whole range: each example is divided by its largest number, if that is over 1.
+    scaled = clipped(kind="dynamic", percentile=1.0)
+    np.testing.assert_allclose(scaled, x0 / [[3], [1]], rtol=1e-6)
+    scaled = clipped(kind="dynamic", percentile=1.0, max_value=2.0)
+    np.testing.assert_allclose(scaled, np.clip(x0, -2, 2) / [[2], [1]], rtol=1e-6)
+    # The upper median of 0.1, 0.5, 2, 3, half-way between two of them, is 1.25.
+    scaled = clipped(kind="dynamic", percentile=0.5)
+    np.testing.assert_allclose(
+        scaled, np.clip(x0, -1.25, 1.25) / [[1.25], [1]], rtol=1e-6
+    )
+
+
+def test_configs_that_clip_or_not_are_read():
+    """As they were until clipping had kinds."""
+    for old, kind in ((True, "static"), (False, "none")):
+        expected = config.ClipConfig(kind=kind)
+        assert config.DiffusionConfig(clip=old).clip == expected
+        values = config.to_dict(read_config(ROOT / "configs" / "smoke.py"))
+        values["diffusion"]["clip"] = old
+        assert config.from_dict(values).diffusion.clip == expected
+        option = "--diffusion.clip" if old else "--diffusion.no-clip"
+        parsed = parse_train([option], ROOT / "configs" / "smoke.py").config
+        assert parsed.diffusion.clip == expected
+    with pytest.raises(ValueError, match=r"diffusion.clip must be .*ClipConfig; got 1"):
+        config.from_dict({"diffusion": {"clip": 1}})
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"kind": "explicit"}, "explicit needs schedule.betas"),
+        ({"betas": (0.1, 0.2)}, "betas is not read by the linear .*; got .0.1, 0.2."),
+        ({"kind": "explicit", "betas": (0.1,)}, "num_steps = 2 numbers; got 1$"),
+        ({"kind": "explicit", "betas": (0.1, 0.2), "end": 0.3}, "end is not read"),
+        *(
+            ({"kind": "explicit", "betas": x}, r"betas must be in \(0, 1\), or 1 at")
+            for x in ((1.0, 0.5), (0.0, 0.1), (0.1, 1.1), (0.1, np.nan))
+        ),
+        ({"kind": "explicit", "betas": (0.1, "x")}, "betas must be of type"),
+        ({"kind": "explicit", "num_steps": 999, "betas": (2.0,) * 999}, "2.0, ...."),
+    ],
+)
+def test_betas_that_cannot_be_are_refused(fields, line):
+    with pytest.raises(ValueError, match=line) as caught:
+        config.ScheduleConfig(**{"num_steps": 2, **fields})
+    assert len(str(caught.value)) < 200
+
+
+def test_explicit_betas_are_the_schedules():
+    betas = (0.1, 0.2, 0.5)
+    explicit = {"kind": "explicit", "num_steps": 3}
+    chosen = config.ScheduleConfig(**explicit, betas=betas)
+    assert build.make_betas(chosen).tolist() == list(betas)
+    assert not chosen.ends_in_noise
+    assert config.ScheduleConfig(**explicit, betas=(0.1, 0.2, 1)).ends_in_noise
+    shifted = config.ScheduleConfig(**explicit, betas=betas, zero_terminal_snr=True)
+    assert shifted.ends_in_noise and build.make_betas(shifted)[-1] == 1
+    other = config.differences(chosen, config.ScheduleConfig(), "schedule.")
+    assert "schedule.betas: (0.1, 0.2, 0.5), not None" in other
+
+
+def test_every_sampler_is_told_how_to_limit():
+    clip = config.ClipConfig(bound=0.25)
+    diffusion = config.DiffusionConfig(
+        schedule=config.ScheduleConfig(num_steps=4, end=0.5), clip=clip, rederive=False
+    )
+    schedule = build.make_schedule(diffusion.schedule)
+    x = jax.random.normal(jax.random.key(0), (2, 3))
+    for name in build.SAMPLERS:
+        sampler = build.make_sampler(diffusion, name)
+        state = sampler.init(schedule, x)
+        _, info = sampler.step(
+            jax.random.key(1), lambda x, t: 3 * x, schedule, state, 3
+        )
+        assert np.abs(info.x0).max() == 0.25, name
+
+
+def test_ddim_keeps_or_derives_eps_as_it_is_told():
+    """From alpha_bar_t to its neighbour's, with x0 = 0.25 sign(...) and either eps."""
+    diffusion = config.DiffusionConfig(
+        schedule=config.ScheduleConfig(num_steps=4, end=0.5),
+        clip=config.ClipConfig(bound=0.25),
+    )
+    schedule = build.make_schedule(diffusion.schedule)
+    x = np.array([[1.0, -2.0]])
+    a, below = np.asarray(schedule.alphas_cumprod, np.float64)[[3, 2]]
+    x0 = np.array([[-0.25, 0.25]])
+    derived = (x - np.sqrt(a) * x0) / np.sqrt(1 - a)
+    for in_config, option, eps in (
+        *((True, None, derived), (False, None, 3 * x)),
+        *((True, False, 3 * x), (False, True, derived)),
+    ):
+        chosen = dataclasses.replace(diffusion, rederive=in_config)
+        sampler = build.make_sampler(chosen, "ddim", rederive=option)
+        state = sampler.init(schedule, x)
+        new, _ = sampler.step(jax.random.key(1), lambda x, t: 3 * x, schedule, state, 3)
+        expected = np.sqrt(below) * x0 + np.sqrt(1 - below) * eps
+        np.testing.assert_allclose(new.x, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="rederive belongs to the sampler ddim"):
+        build.make_sampler(diffusion, "ddpm", rederive=False)
 
 
 def test_a_list_is_as_good_as_a_tuple():

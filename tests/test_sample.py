@@ -88,6 +88,16 @@ def test_the_same_seed_gives_the_same_images_whatever_the_batch(run, tmp_path):
     assert np.mean(other != b) > 0.5
 
 
+def test_ddim_is_told_whether_to_derive_eps_again(run, tmp_path):
+    how = {"sampler": "ddim", "steps": 5}
+    ours = drawn(run, tmp_path / "config", **how)
+    for option, same in ((True, True), (False, False)):
+        told = drawn(run, tmp_path / str(option), rederive=option, **how)
+        assert np.array_equal(told, ours) == same
+    with pytest.raises(ValueError, match="rederive belongs to the sampler ddim"):
+        draw(run, tmp_path / "ddpm", rederive=True)
+
+
 def load_changed(monkeypatch, run, change):
     """Has every draw read the run with other weights."""
     model = ddpm_jax.load(run)

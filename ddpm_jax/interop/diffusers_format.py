@@ -115,6 +115,9 @@ def read_unet(values: dict[str, Any]) -> tuple[Facts, Structure]:
         "network.downsample_padding": (values["downsample_padding"], 1),
         "network.num_heads": 1,
         "network.head_channels": values["attention_head_dim"],
+        # diffusers leaves it out unless it is given groups of its own.
+        "network.mid_attention_norm": not scale_shift
+        or values["attn_norm_num_groups"] is not None,
     }
     size = values["sample_size"]
     if size is not None:
@@ -140,6 +143,9 @@ def write_unet(config: Config) -> dict[str, Any]:
     # Its time embedding has the width of the finest level.
     first = network.multipliers[0]
     can_say("network.multipliers[0]", first, first == 1, "1")
+    norm = network.mid_attention_norm
+    said = norm or network.scale_shift  # without scale_shift it always has one
+    can_say("network.mid_attention_norm", norm, said, "True without scale_shift")
     plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
     if not network.resblock_updown:
         plain = ("DownBlock2D", "UpBlock2D")
@@ -171,7 +177,7 @@ def write_unet(config: Config) -> dict[str, Any]:
         "act_fn": "silu",
         "attention_head_dim": _head_channels(network, levels),
         "norm_num_groups": network.num_groups,
-        "attn_norm_num_groups": network.num_groups,
+        "attn_norm_num_groups": network.num_groups if norm else None,
         "norm_eps": network.norm_eps,
         "resnet_time_scale_shift": "scale_shift" if network.scale_shift else "default",
         "num_class_embeds": rows,
@@ -237,22 +243,24 @@ def _of_groups_and_heads(values: dict[str, Any], levels: tuple[int, ...]) -> lis
     attended = sorted({widths[i] for i in (*levels, len(widths) - 1)})
     fit = _is_count(groups) and not any(width % groups for width in widths)
     heads = head is None or (_is_count(head) and not any(x % head for x in attended))
-    # Without it diffusers leaves the norm out of the middle's attention.
     middle = values["attn_norm_num_groups"]
-    scale_shift = values["resnet_time_scale_shift"] == "scale_shift"
-    has_norm = middle == groups or (middle is None and not scale_shift)
     shown = ", ".join(map(str, attended))
     divides = f"None or a number of channels that divides {shown}"
     return [
         Rule("norm_num_groups", groups, fit, "a number that divides every width"),
         Rule("attention_head_dim", head, heads, divides),
-        Rule("attn_norm_num_groups", middle, has_norm, f"{groups}, as norm_num_groups"),
+        one_of("attn_norm_num_groups", middle, (None, groups)),
     ]
 
 
 def _read_blocks(values: dict[str, Any]) -> tuple[tuple[int, ...], bool]:
     """(levels with attention, residual blocks change the resolution)."""
-    down, up = values["down_block_types"], values["up_block_types"][::-1]
+    # The first versions of diffusers had a prefix.
+    down, up = (
+        [str(kind).removeprefix("UNetRes") for kind in values[f"{side}_block_types"]]
+        for side in ("down", "up")
+    )
+    up = up[::-1]
     count = len(values["block_out_channels"])
     hold(
         Rule(

@@ -41,7 +41,7 @@ class Hints:
     predict: Literal["eps", "x0", "v"] | None = None  # what the network's output is
     # of the reverse step
     variance: Variance | None = None
-    clip: bool | None = None  # clip each predicted x0 to [-1, 1] while sampling
+    clip: bool | None = None  # limit each predicted x0 while sampling
     step: int | None = None  # updates that it was trained
 
 
@@ -49,11 +49,16 @@ _PLACES = {
     "image_size": "data",
     **dict.fromkeys(("num_groups", "norm_eps", "time_scale"), "network"),
     **dict.fromkeys(("num_steps", "start", "end"), "diffusion.schedule"),
-    **dict.fromkeys(("predict", "variance", "clip"), "diffusion"),
+    **dict.fromkeys(("predict", "variance"), "diffusion"),
 }
 # Facts that hold for one value of another fact alone.
 _DETAILS = {
-    "diffusion.schedule.kind": ("diffusion.schedule.start", "diffusion.schedule.end"),
+    "diffusion.schedule.kind": tuple(
+        f"diffusion.schedule.{name}" for name in ("start", "end", "betas")
+    ),
+    "diffusion.clip.kind": tuple(
+        f"diffusion.clip.{name}" for name in ("bound", "percentile", "max_value")
+    ),
     "diffusion.schedule.num_steps": ("network.time_scale",),
 }
 
@@ -81,6 +86,8 @@ def hinted(hints: Hints) -> Facts:
     }
     if hints.schedule is not None:
         facts["diffusion.schedule.kind"] = hints.schedule
+    if hints.clip is not None:
+        facts["diffusion.clip.kind"] = "static" if hints.clip else "none"
     if heads is not None or channels is not None:
         facts["network.num_heads"] = 1 if heads is None else heads
         facts["network.head_channels"] = channels
@@ -91,7 +98,7 @@ def hinted(hints: Hints) -> Facts:
 
 def overriding(facts: Facts) -> list[str]:
     """The hints that say otherwise than these facts."""
-    names = {"diffusion.schedule.kind": "schedule"}
+    names = {"diffusion.schedule.kind": "schedule", "diffusion.clip.kind": "clip"}
     hints = (names.get(key, key.rpartition(".")[2]) for key in facts)
     known = {field.name for field in dataclasses.fields(Hints)}
     return sorted(known.intersection(hints))

@@ -106,11 +106,12 @@ class AttentionBlock(nn.Module):
     Attributes:
         num_heads: heads; each sees channels / num_heads channels, and its logits are
             scaled by the root of that number. DDPM has 1, Improved DDPM 4.
+        num_groups: of the normalisation before it; None for no normalisation.
         attention: (q, k, v), each (b, pixels, heads, channels) -> the same shape.
     """
 
     num_heads: int = 1
-    num_groups: int = 32
+    num_groups: int | None = 32
     norm_eps: float = 1e-6
     dtype: Any = jnp.float32
     kernel_init: Initializer = ddpm_init
@@ -125,9 +126,11 @@ class AttentionBlock(nn.Module):
         def dense(name, init=self.kernel_init):
             return nn.Dense(c, dtype=self.dtype, kernel_init=init, name=name)
 
-        normed = GroupNorm(
-            self.num_groups, epsilon=self.norm_eps, dtype=self.dtype, name="norm"
-        )(x)
+        normed = x
+        if self.num_groups is not None:
+            normed = GroupNorm(
+                self.num_groups, epsilon=self.norm_eps, dtype=self.dtype, name="norm"
+            )(x)
         heads = (b, h * w, self.num_heads, c // self.num_heads)
         q, k, v = (
             dense(name)(normed).reshape(heads) for name in ("query", "key", "value")

@@ -51,6 +51,8 @@ class UNet(nn.Module):
 
         null_label: the embedding's last row, n, is "no label" (Ho and Salimans, 2022);
             guided diffusion's class-conditional networks have no such row.
+        mid_attention_norm: the middle's attention has a normalisation; diffusers'
+            "scale_shift" networks have none there by default.
         norm_eps: added to the variances; 1e-5 in Improved DDPM, as in PyTorch.
         cos_first: the time embedding is [cos, sin] (Improved DDPM).
         freq_shift: 1, or 0 in Improved DDPM; see `time_embedding`.
@@ -78,6 +80,7 @@ class UNet(nn.Module):
     attention: Attention = jax.nn.dot_product_attention
 
     null_label: bool = True
+    mid_attention_norm: bool = True
     norm_eps: float = 1e-6
     cos_first: bool = False
     freq_shift: int = 1
@@ -136,7 +139,7 @@ class UNet(nn.Module):
                 skips.append(h)
 
         h = residual(h, widths[-1], "mid_block_0")
-        h = self._attend(h, "mid_attention")
+        h = self._attend(h, "mid_attention", self.mid_attention_norm)
         h = residual(h, widths[-1], "mid_block_1")
 
         for level, width in reversed(list(enumerate(widths))):
@@ -202,11 +205,11 @@ class UNet(nn.Module):
         )
         return block(h, embedding, train)
 
-    def _attend(self, h: jax.Array, name: str) -> jax.Array:
+    def _attend(self, h: jax.Array, name: str, norm: bool = True) -> jax.Array:
         cls = nn.remat(AttentionBlock) if self.remat else AttentionBlock
         block = cls(
             num_heads=self._num_heads(h.shape[-1]),
-            num_groups=self.num_groups,
+            num_groups=self.num_groups if norm else None,
             norm_eps=self.norm_eps,
             dtype=self.dtype,
             kernel_init=self.kernel_init,

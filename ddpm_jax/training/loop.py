@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import build, processes
-from ddpm_jax.config import Config, OptimConfig, differences, from_dict, to_dict
+from ddpm_jax.config import (
+    ClipConfig,
+    Config,
+    OptimConfig,
+    differences,
+    from_dict,
+    to_dict,
+)
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.images import grid, save_png, to_uint8
 from ddpm_jax.training import checkpoints, parallel
@@ -215,7 +223,8 @@ def _check_same_model(manager, step: int, config: Config, workdir) -> None:
     Another seed would go on with the noise of the old one and the data of the new one.
     """
     theirs = from_dict(checkpoints.restore_config(manager, step))
-    free = {"network.remat", "network.dtype", "network.dropout", "diffusion.clip"}
+    free = {"network.remat", "network.dtype", "network.dropout", "diffusion.rederive"}
+    free |= {f"diffusion.clip.{item.name}" for item in fields(ClipConfig)}
     free |= {"data.path", "data.split", "data.test_split", "data.resize"}
     free |= {"data.resident", "data.workers"}
     found = [

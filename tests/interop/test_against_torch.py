@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
+import ddpm_jax
 from ddpm_jax import build
 from ddpm_jax.config import (
+    ClipConfig,
     Config,
     DataConfig,
     DiffusionConfig,
     NetworkConfig,
     ScheduleConfig,
 )
+from ddpm_jax.diffusion import samplers
 from ddpm_jax.diffusion.ancestral import ddpm_update
 from ddpm_jax.diffusion.ddim import ddim_update
 from ddpm_jax.interop import load
@@ -43,10 +46,14 @@ IMPROVED |= {"downsample_padding": (1, 1), "scale_shift": True, "num_heads": 2}
 NETWORKS = {
     "ddpm": DDPM,
     "improved": IMPROVED,
+    "no norm": {**IMPROVED, "mid_attention_norm": False},
     "guided": {**IMPROVED, "head_channels": 4, "resblock_updown": True},
     "uneven": {**DDPM, "multipliers": (1, 1.5)},
 }
-SHAPE = (2, 8, 8, 1)
+SHAPE, SHAPE_NCHW = (2, 8, 8, 1), (2, 1, 8, 8)
+DYNAMIC = ClipConfig(kind="dynamic", percentile=0.9, max_value=1.5)
+EXPLICIT = {"kind": "explicit", "num_steps": 20}
+EXPLICIT["betas"] = tuple(np.geomspace(1e-3, 0.5, 20).tolist())
 
 
 def config_of(network="ddpm", num_classes=None, betas=None, **diffusion):
@@ -165,8 +172,15 @@ def test_an_average_and_a_variant_come_back(tmp_path, exported):
         config_of(betas={"kind": "cosine", "num_steps": 20}),
         config_of(betas={"kind": "warmup", "num_steps": 20, "end": 0.3}),
         config_of(predict="v"),
+        config_of(clip=DYNAMIC),
+        config_of(clip=ClipConfig(kind="dynamic", percentile=0.8)),
+        config_of(clip=ClipConfig(bound=0.3)),
+        config_of(betas=EXPLICIT),
     ],
-    ids=["ddpm", "small", "learned", "cosine", "warmup", "v"],
+    ids=[
+        *("ddpm", "small", "learned", "cosine", "warmup", "v"),
+        *("dynamic", "dynamic, open", "range", "explicit"),
+    ],
 )
 @pytest.mark.parametrize("steps", [20, 5])
 def test_ancestral_sampling_walks_the_same_path(config, steps, exported):
@@ -179,7 +193,7 @@ def test_ancestral_sampling_walks_the_same_path(config, steps, exported):
     rule = {
         "predict": build.PREDICT[config.diffusion.predict],
         "variance": build.VARIANCE[config.diffusion.variance],
-        "clip": build.guidance.clip_static() if config.diffusion.clip else None,
+        "clip": build.make_clip(config.diffusion.clip),
     }
     update = jax.jit(functools.partial(ddpm_update, **rule))
     noises, drawn = (torch.Generator().manual_seed(0) for _ in range(2))
@@ -200,15 +214,26 @@ def test_ancestral_sampling_walks_the_same_path(config, steps, exported):
         np.testing.assert_allclose(x, nhwc(y), rtol=0, atol=1e-4 * scale)
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("steps", [20, 5])
-def test_ddim_walks_the_same_path(steps, eta, exported):
-    config = config_of()
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(config_of(), config_of(clip=ClipConfig(bound=0.3)), config_of(clip=DYNAMIC)),
+        config_of(betas=EXPLICIT, predict="v"),
+    ],
+    ids=["ddpm", "range", "dynamic", "explicit v"],
+)
+@pytest.mark.parametrize("rederive", [False, True])
+@pytest.mark.parametrize(("eta", "steps"), [(0.0, 20), (0.5, 5), (1.0, 20)])
+def test_ddim_walks_the_same_path(steps, eta, rederive, config, exported):
     ours, pipeline = exported(config)
     schedule = build.make_schedule(
         config.diffusion.schedule, steps=steps, spacing="leading"
     )
-    update = jax.jit(functools.partial(ddim_update, eta=eta, rederive=False))
+    rule = {
+        "predict": build.PREDICT[config.diffusion.predict],
+        "clip": build.make_clip(config.diffusion.clip),
+    }
+    update = jax.jit(functools.partial(ddim_update, eta=eta, rederive=rederive, **rule))
     theirs = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
     theirs.set_timesteps(steps)
     x = jnp.asarray(normal(2))
@@ -219,8 +244,59 @@ def test_ddim_walks_the_same_path(steps, eta, exported):
         x, _ = update(schedule, x, i, output, noise)
         given = {"variance_noise": nchw(noise)} if eta else {}
         output = ask(pipeline.unet, nhwc(y), t)
-        y = theirs.step(output, t, y, eta=eta, **given).prev_sample
-        np.testing.assert_allclose(x, nhwc(y), rtol=0, atol=5e-5)
+        y = theirs.step(
+            output, t, y, eta=eta, use_clipped_model_output=rederive, **given
+        ).prev_sample
+        scale = max(1, float(y.abs().max()))
+        np.testing.assert_allclose(x, nhwc(y), rtol=0, atol=5e-5 * scale)
+
+
+def test_ddim_of_its_model_draws_what_its_pipeline_draws(tmp_path):
+    """By import and by name alone: neither eps nor its limit is left to an option."""
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("UNetResDownBlock2D", "UNetResAttnDownBlock2D"),
+        up_block_types=("UNetResAttnUpBlock2D", "UNetResUpBlock2D"),
+        norm_num_groups=4,
+        resnet_time_scale_shift="scale_shift",
+    )
+    assert unet.mid_block.attentions[0].group_norm is None
+    scheduler = diffusers.DDIMScheduler(
+        num_train_timesteps=20,
+        trained_betas=EXPLICIT["betas"],
+        clip_sample_range=0.5,
+        timestep_spacing="trailing",
+    )
+    pipeline = diffusers.DDIMPipeline(unet=unet, scheduler=scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(tmp_path / "theirs")
+    model = ddpm_jax.load(tmp_path / "theirs")
+    sampler = build.make_sampler(model.config.diffusion, "ddim")
+    schedule = build.make_schedule(
+        model.config.diffusion.schedule, steps=5, spacing="trailing"
+    )
+    latent = torch.randn(SHAPE_NCHW, generator=torch.Generator().manual_seed(0))
+    found = samplers.sample(
+        jax.random.key(0),
+        build.denoiser(model.network, model.params),
+        schedule,
+        SHAPE,
+        sampler=sampler,
+        x_init=jnp.asarray(nhwc(latent)),
+    )
+    expected = pipeline(
+        batch_size=2,
+        generator=torch.Generator().manual_seed(0),
+        num_inference_steps=5,
+        output_type="np",
+    ).images
+    np.testing.assert_allclose(
+        np.clip(found / 2 + 0.5, 0, 1), expected, rtol=0, atol=5e-5
+    )
 
 
 def test_its_pipeline_draws_our_images(exported):

@@ -242,8 +242,7 @@ def test_an_option_of_another_network_is_named(option, value, diffusers_folder):
         ("trained_betas", [0.1, 0.2]),
         ("prediction_type", "flow"),
         ("variance_type", "learned"),
-        ("thresholding", True),
-        ("clip_sample_range", 2.0),
+        ("clip_sample_range", -2.0),
     ],
 )
 def test_an_option_of_another_diffusion_is_named(option, value, diffusers_folder):

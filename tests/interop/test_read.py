@@ -228,7 +228,8 @@ def test_a_scheduler_is_found_and_read(diffusers_folder):
     assert (schedule.kind, schedule.num_steps) == ("quadratic", 500)
     assert (schedule.start, schedule.end) == (0.001, 0.01)
     assert schedule.zero_terminal_snr
-    assert (diffusion.predict, diffusion.clip) == ("v", False)
+    assert (diffusion.predict, diffusion.clip.kind) == ("v", "none")
+    assert not diffusion.rederive
 
 
 def test_a_published_network_of_half_levels_is_recognised():

@@ -11,10 +11,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ddpm_jax import build
 from ddpm_jax.config import (
+    ClipConfig,
     Config,
     DataConfig,
     DiffusionConfig,
     NetworkConfig,
+    SampleConfig,
     ScheduleConfig,
 )
 from ddpm_jax.interop import diffusers_format, diffusers_scheduler, load
@@ -69,8 +71,25 @@ CONFIGS = {
     "unnamed betas": Config(
         network=dataclasses.replace(SMALL, attention_resolutions=()),
         diffusion=DiffusionConfig(
-            schedule=ScheduleConfig(kind="warmup", num_steps=20, fraction=0.5)
+            schedule=ScheduleConfig(kind="warmup", num_steps=20, fraction=0.5),
+            clip=ClipConfig(kind="dynamic", percentile=0.9, max_value=1.5),
         ),
+    ),
+    "no norm in the middle": Config(
+        network=dataclasses.replace(
+            SMALL,
+            attention_resolutions=(4,),
+            scale_shift=True,
+            mid_attention_norm=False,
+        ),
+        diffusion=DiffusionConfig(
+            schedule=ScheduleConfig(
+                kind="explicit", num_steps=3, betas=(0.1, 0.3, 0.9)
+            ),
+            clip=ClipConfig(bound=2.0),
+            rederive=False,
+        ),
+        sample=SampleConfig(steps=3),
     ),
 }
 
@@ -109,7 +128,7 @@ def test_it_comes_back_to_the_bit(name, form, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("name", ["labels", "improved", "guided"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_diffusers_options_alone_say_the_same_model(name, tmp_path):
     config, params = CONFIGS[name], random_params(CONFIGS[name])
     save_diffusers(tmp_path / "out", config, params)
@@ -202,7 +221,7 @@ def test_another_scheduler_beside_our_config_is_the_same_model(tmp_path):
     assert read_model(tmp_path / "out").config == config
     values["trained_betas"][3] /= 2
     said.write_text(json.dumps(values))
-    with pytest.raises(ValueError, match=r"scheduler_config\.json: .*trained_betas"):
+    with pytest.raises(ValueError, match=r"scheduler_config\.json: .*schedule\.betas"):
         read_model(tmp_path / "out")
 
 
