@@ -1,12 +1,11 @@
 """What a person sees of a run: its summary, its progress, and its metrics on disk."""
 
-import contextlib
 import json
 import math
 import pathlib
 import time
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -96,20 +95,39 @@ def finite_mean(values: Sequence[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
-def _resume_lines(path: pathlib.Path, first_step: int) -> TextIO:
+def _resume_lines(
+    path: pathlib.Path, first_step: int, say: Callable[[str], Any] = print
+) -> TextIO:
     """The file, open to append, with the lines up to this step and no later one.
 
-    A process that was killed may have left half a line at the end.
+    It is a log: a line that cannot be read is left out, and the run goes on.
+
+    Args:
+        say: is told how many lines could not be read. Half a line at the end is what a
+            process leaves that was killed, and not counted.
     """
-    kept = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            if json.loads(line)["step"] <= first_step:
-                kept.append(line + "\n")
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    steps = [_step_of(line) for line in lines]
+    kept = [
+        line + b"\n"
+        for line, step in zip(lines, steps, strict=True)
+        if step is not None and step <= first_step
+    ]
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_text("".join(kept))
+    draft.write_bytes(b"".join(kept))
     draft.replace(path)
+    if lost := steps[:-1].count(None):
+        say(f"{path}: left out what could not be read, lines: {lost}")
     return path.open("a", buffering=1)
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a line of metrics; None where it is no such line."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return step if type(step) is int else None
 
 
 def _tensorboard(workdir: pathlib.Path, first_step: int):
