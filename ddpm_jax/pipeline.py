@@ -209,7 +209,8 @@ def load(
             `interop.read.read_model` knows: an archive, or diffusers'.
         step: which checkpoint of a run.
         agree: of many processes, the step that this one has found -> the one that all
-            read (`processes.agree`); a run that goes on adds steps between two looks.
+            read (`processes.agree`); a run that goes on adds steps between two looks,
+            and deletes others, so that all look again after they have read.
 
     Raises:
         FileNotFoundError: if the path holds no checkpoint, or not of that step.
@@ -219,21 +220,39 @@ def load(
     if not directory.is_dir():
         return _read_weights(pathlib.Path(path), step)
     chosen = agree(_choose_step(directory, step))
+    while True:
+        failure = None
+        try:
+            model = _read_run(directory, chosen)
+        except checkpoints.CheckpointError as error:
+            failure = error
+        # A run that goes on may have deleted the step meanwhile: then look again.
+        now = agree(chosen if failure is None else _choose_step(directory, step))
+        if now != chosen:
+            chosen = now
+        elif failure is not None:
+            raise failure
+        else:
+            return model
+
+
+def _read_run(directory: pathlib.Path, step: int) -> Model:
+    """The model of one checkpoint of a run."""
     with checkpoints.open_checkpoints(directory, read_only=True) as manager:
-        config = from_dict(checkpoints.restore_config(manager, chosen))
+        config = from_dict(checkpoints.restore_config(manager, step))
         network = build.make_network(config)
         shapes = jax.eval_shape(
             lambda key: build.init_params(key, network, config.data), jax.random.key(0)
         )
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = checkpoints.abstract(shapes, jax.tree.map(lambda _: device, shapes))
-        params = checkpoints.restore_ema(manager, chosen, target)
+        params = checkpoints.restore_ema(manager, step, target)
     return Model(
         params=params,
         schedule=build.make_schedule(config.diffusion.schedule),
         config=config,
         network=network,
-        step=chosen,
+        step=step,
     )
 
 

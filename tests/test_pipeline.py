@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ import ddpm_jax
 from ddpm_jax.command import read_config
 from ddpm_jax.diffusion import sampling
 from ddpm_jax.diffusion.samplers import ddim, dpm_solver_pp, heun
-from ddpm_jax.training import loop
+from ddpm_jax.training import checkpoints, loop
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -48,9 +49,49 @@ def test_processes_read_the_step_that_they_agree_on(workdir, model):
         return 1
 
     older = ddpm_jax.load(workdir, agree=agree)
-    assert found == [model.step] == [2] and older.step == 1
+    assert found[0] == model.step == 2 and older.step == 1
     a, b = jax.tree.leaves(older.params), jax.tree.leaves(model.params)
     assert any((x != y).any() for x, y in zip(a, b, strict=True))
+
+
+def test_a_step_that_is_deleted_while_it_is_read_gives_way_to_the_next(
+    workdir, tmp_path, monkeypatch
+):
+    shutil.copytree(workdir, tmp_path / "run")
+    place = tmp_path / "run" / "checkpoints"
+    (place / "2").rename(tmp_path / "later")
+    restore = checkpoints.restore_ema
+
+    def goes_on(manager, step, target):
+        if step == 1:  # the run saves the next, and keeps one
+            (tmp_path / "later").rename(place / "2")
+            shutil.rmtree(place / "1")
+        return restore(manager, step, target)
+
+    monkeypatch.setattr(checkpoints, "restore_ema", goes_on)
+    assert ddpm_jax.load(tmp_path / "run").step == 2
+    with pytest.raises(FileNotFoundError, match="no checkpoint of step 1"):
+        ddpm_jax.load(tmp_path / "run", step=1)
+
+
+def test_a_step_that_cannot_be_read_ends_the_look(workdir, monkeypatch):
+    def fails(manager, step, target):
+        raise checkpoints.CheckpointError(f"step {step} cannot be read")
+
+    monkeypatch.setattr(checkpoints, "restore_ema", fails)
+    with pytest.raises(checkpoints.CheckpointError, match="step 2 cannot be read"):
+        ddpm_jax.load(workdir)
+
+
+@pytest.mark.parametrize(
+    "lost", ["_CHECKPOINT_METADATA", "sha256.json", "ema/_METADATA"]
+)
+def test_older_weights_are_never_read_in_silence(workdir, tmp_path, lost):
+    shutil.copytree(workdir, tmp_path / "run")
+    place = tmp_path / "run" / "checkpoints" / "2"
+    (place / lost).unlink()
+    with pytest.warns(UserWarning, match=f"2 is damaged .{lost} is missing"):
+        assert ddpm_jax.load(tmp_path / "run").step == 1
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
 """Checkpoints of a run: Orbax, and nothing else.
 
 A checkpoint holds three items: `state` (all of the TrainState but the average), `ema`
-(the averaged weights, all that sampling needs) and `config`, and the checksums of their
-files. Saving is asynchronous; a step takes its name only when it is complete, so a
-process that dies while it saves leaves the step before as the newest one.
+(the averaged weights, all that sampling needs) and `config`, the loss that it is ranked
+by, and the checksums of its files. Saving is asynchronous; a step takes its name only
+when it is complete, so a process that dies while it saves leaves the step before as the
+newest one.
 """
 
 import functools
 import logging
 import math
 import pathlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -22,11 +24,35 @@ from ddpm_jax.training.state import TrainState
 
 MODEL = ("ema", "config")  # the items that a sample needs
 ALL = ("state", *MODEL)
+LOSS = "metrics"  # Orbax's name for it
 UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax writes under STEP and this
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or that belongs to another model."""
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's; where it opens, it reads the loss of every step, also a damaged one."""
+
+    def metrics(self, step: int) -> Any:
+        """What was saved to rank the step by; None where that is lost."""
+        place = pathlib.Path(self.directory)
+        return None if _damage(place, step, [LOSS]) else super().metrics(step)
+
+
+class _Links:
+    """The policy that keeps a step whose folder is a link.
+
+    Orbax would empty what the link leads to, and then fail at the link itself.
+    """
+
+    def __init__(self, directory: pathlib.Path):
+        self._directory = directory
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any):
+        """One answer for each of the checkpoints."""
+        return [(self._directory / str(x.step)).is_symlink() for x in checkpoints]
 
 
 def open_checkpoints(
@@ -47,7 +73,8 @@ def open_checkpoints(
         read_only: create, save and delete nothing.
         item_handlers: Orbax's, by item; None = its own choice.
     """
-    policies: list[Any] = [keep.LatestN(keep_latest)]
+    directory = pathlib.Path(directory).absolute()
+    policies: list[Any] = [keep.LatestN(keep_latest), _Links(directory)]
     if keep_every is not None:
         policies.append(keep.EveryNSteps(keep_every))
     if keep_best:
@@ -62,7 +89,7 @@ def open_checkpoints(
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns that what is read-only is read-only
-    directory = pathlib.Path(directory).absolute()
+    _ignore_late_reports()
     try:
         options = ocp.CheckpointManagerOptions(
             async_options=ocp.AsyncOptions(
@@ -75,9 +102,10 @@ def open_checkpoints(
             best_mode="min",
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
+            lightweight_initialize=read_only,  # looks at no step but the one restored
             create=not read_only,
         )
-        return ocp.CheckpointManager(
+        return _Manager(
             directory,
             item_names=None if item_handlers else ALL,
             item_handlers=item_handlers,
@@ -147,9 +175,12 @@ def complete_steps(directory: pathlib.Path) -> list[int]:
 
     A stray directory whose name is a number is not a checkpoint.
     """
-    steps = [int(x.name) for x in directory.glob("*") if x.name.isdecimal()]
-    whole = [x for x in steps if (directory / str(x) / "_CHECKPOINT_METADATA").exists()]
-    return sorted(whole, reverse=True)
+    marks = (checksums.NAME, checksums.METADATA)  # one may be lost: that is damage
+    return [
+        step
+        for step in _numbers(directory)
+        if any((directory / str(step) / mark).exists() for mark in marks)
+    ]
 
 
 def latest_step(manager: ocp.CheckpointManager) -> int | None:
@@ -165,24 +196,29 @@ def find_good(
     Raises:
         CheckpointError: if there are checkpoints and none is good.
     """
-    ailing: dict[int, str] = {}
-    for step in complete_steps(directory):
-        reason = checksums.damage(directory / str(step), items)
+    items = list(items)
+    whole = complete_steps(directory)
+    chosen, ailing = None, {}
+    for step in _numbers(directory):
+        reason = _damage(directory, step, items)
         if reason is None:
-            return step, ailing
-        ailing[step] = reason
-    if ailing:
-        step, reason = next(iter(ailing.items()))
+            chosen = step
+            break
+        ailing[step] = reason if step in whole else "no complete checkpoint"
+    if ailing and complete_steps(directory) != whole:
+        return find_good(directory, items)  # a run that goes on has deleted old steps
+    if chosen is None and whole:
         raise CheckpointError(
-            f"{directory} holds no good checkpoint: in step {step}, {reason}"
-            + (f"; {len(ailing) - 1} more are damaged" if len(ailing) > 1 else "")
+            f"{directory} holds no good checkpoint: in step {whole[0]}, "
+            f"{ailing[whole[0]]}"
+            + (f"; {len(whole) - 1} more are damaged" if len(whole) > 1 else "")
         )
-    return None, {}
+    return chosen, ailing
 
 
 def check(directory: pathlib.Path, step: int, items: Iterable[str] = ALL) -> None:
     """Raises CheckpointError unless the step's files are as they were written."""
-    reason = checksums.damage(directory / str(step), items)
+    reason = _damage(directory, step, items)
     if reason is not None:
         place = directory / str(step)
         raise CheckpointError(f"checkpoint {place} is damaged: {reason}")
@@ -191,23 +227,29 @@ def check(directory: pathlib.Path, step: int, items: Iterable[str] = ALL) -> Non
 def set_aside(directory: pathlib.Path) -> list[str]:
     """Renames what stands where checkpoints belong and is none; says what and why.
 
-    Damaged steps newer than the newest good one, and stray directories with the name of
-    a step, keep all their files under a name that nothing mistakes for a step. One
-    process does this, before any opens the directory.
+    Damaged steps newer than the newest good one, older ones that are not what they are
+    called or have lost their loss, and what else has the name of a step, keep all their
+    files under a name that nothing mistakes for a step. One process does this, before
+    any opens the directory.
 
     Raises:
         CheckpointError: if there are checkpoints and none is good.
     """
     good, ailing = find_good(directory)
-    aside = {
-        str(step): f"{reason}; going on from step {good}"
-        for step, reason in ailing.items()
-    }
-    whole = {str(step) for step in complete_steps(directory)}
+    whole = complete_steps(directory)
+    aside, said = {}, []
+    for step in whole:
+        reason = ailing.get(step) or _damage(directory, step, [], also=[LOSS])
+        if step in ailing:
+            aside[str(step)] = f"{reason}; going on from step {good}"
+        elif reason is not None and step == good:
+            said.append(f"checkpoint {directory / str(step)} is not ranked: {reason}")
+        # One that has lost its sums was being deleted when the run died; Orbax goes on.
+        elif reason is not None and (directory / str(step) / checksums.NAME).exists():
+            aside[str(step)] = reason
     for path in directory.glob("*"):
-        if path.name.isdecimal() and path.name not in whole:
+        if path.name.isdecimal() and path.name not in map(str, whole):
             aside[path.name] = "no complete checkpoint"
-    said = []
     for name, reason in aside.items():
         place = directory / f"{name}.damaged"
         while place.exists():
@@ -259,9 +301,27 @@ def _rank(metrics: dict[str, float]) -> float:
 
 
 def _add_checksums(directory: pathlib.Path) -> None:
+    newest = next(iter(complete_steps(directory)), None)
+    run = checksums.name_run(
+        directory, None if newest is None else directory / str(newest)
+    )
     for path in directory.glob(f"*{UNFINISHED}*"):
         if path.is_dir():
-            checksums.write(path)
+            checksums.write(path, int(path.name.split(".")[0]), run)
+
+
+def _numbers(directory: pathlib.Path) -> list[int]:
+    """What is called as a step is, newest first."""
+    names = (x.name for x in directory.glob("*") if x.name.isdecimal())
+    return sorted((int(x) for x in names if x == str(int(x))), reverse=True)
+
+
+def _damage(
+    directory: pathlib.Path, step: int, items: Iterable[str], also: Iterable[str] = ()
+) -> str | None:
+    run = checksums.run_of(directory)
+    place = directory / str(step)
+    return checksums.damage(place, items, also=also, step=step, run=run)
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, item: str, args: Any) -> Any:
@@ -273,3 +333,23 @@ def _restore(manager: ocp.CheckpointManager, step: int, item: str, args: Any) ->
         raise CheckpointError(
             f"the {item} of checkpoint {place} cannot be read: {reason}"
         ) from error
+
+
+class _LateReports:
+    """What Python does with errors that nobody can catch, but for one of Orbax.
+
+    Orbax closes its event loop when one of many reads or writes has failed; the others
+    report to that loop later, each with a traceback that says nothing new.
+    """
+
+    def __init__(self, others: Callable[[Any], Any]):
+        self._others = others
+
+    def __call__(self, report: Any) -> None:
+        if "Event loop is closed" not in str(report.exc_value):
+            self._others(report)
+
+
+def _ignore_late_reports() -> None:
+    if not isinstance(sys.unraisablehook, _LateReports):
+        sys.unraisablehook = _LateReports(sys.unraisablehook)

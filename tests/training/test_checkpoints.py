@@ -1,6 +1,9 @@
 """What is saved comes back, and what cannot come back is named."""
 
+import json
 import shutil
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ import optax
 import pytest
 
 from ddpm_jax.training import checkpoints
+from ddpm_jax.training.checksums import METADATA, NAME
 from ddpm_jax.training.state import init_state
 
 TX = optax.adam(0.1)
@@ -125,6 +129,151 @@ def files(directory, step=3):
         for path in (directory / str(step) / item).rglob("*")
         if path.is_file() and path.name != "commit_success.txt"
     )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs of the same steps, to be copied."""
+    return [saved(tmp_path_factory.mktemp("run"), (1, 2, 3)) for _ in range(2)]
+
+
+@pytest.fixture
+def pair(runs, tmp_path):
+    """Copies of them, for a test to harm."""
+    for run, name in zip(runs, "ab", strict=True):
+        shutil.copytree(run, tmp_path / name)
+    return tmp_path / "a", tmp_path / "b"
+
+
+def exchange(a, b):
+    between = a.with_name("between")
+    a.rename(between)
+    b.rename(a)
+    between.rename(b)
+
+
+# What is done to run a (b is another of the same steps); what then is good, and bad.
+HARMS = {
+    "renamed": (lambda a, b: (a / "3").rename(a / "7"), 2, [7]),
+    "copied": (lambda a, b: shutil.copytree(a / "2", a / "7"), 3, [7]),
+    "linked": (lambda a, b: (a / "7").symlink_to(a / "2"), 3, [7]),
+    "exchanged": (lambda a, b: exchange(a / "3", a / "1"), 2, [3]),
+    "another config": (
+        lambda a, b: exchange(a / "3/config", a / "2/config"),
+        1,
+        [3, 2],
+    ),
+    "another state": (lambda a, b: exchange(a / "3/state", a / "2/state"), 1, [3, 2]),
+    "other sums": (lambda a, b: exchange(a / "3" / NAME, a / "2" / NAME), 1, [3, 2]),
+    "another run": (lambda a, b: exchange(a / "3", b / "3"), 2, [3]),
+    "a lost item": (lambda a, b: shutil.rmtree(a / "3/ema"), 2, [3]),
+    "lost metadata": (lambda a, b: (a / "3" / METADATA).unlink(), 2, [3]),
+    "emptied": (lambda a, b: [shutil.rmtree(a / "3"), (a / "3").mkdir()], 2, [3]),
+    "a file": (lambda a, b: [shutil.rmtree(a / "3"), (a / "3").touch()], 2, [3]),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_nothing_stands_for_another_in_silence(pair, harm):
+    a, b = pair
+    function, good, bad = HARMS[harm]
+    function(a, b)
+    found = checkpoints.find_good(a)
+    assert found[0] == good and list(found[1]) == bad
+    said = checkpoints.set_aside(a)
+    for step in bad:
+        assert any(f"/{step} set aside as {step}.damaged: " in line for line in said)
+        assert (a / f"{step}.damaged").exists()
+    assert checkpoints.complete_steps(a)[0] == good
+
+
+def test_an_older_step_that_is_another_is_set_aside_before_it_is_needed(pair):
+    a, _ = pair
+    (a / "1").rename(a / "0")
+    said = checkpoints.set_aside(a)
+    assert len(said) == 1 and "0 set aside" in said[0]
+    assert said[0].endswith("it is the checkpoint of step 1")
+    assert checkpoints.complete_steps(a) == [3, 2]
+
+
+def test_a_step_may_lie_elsewhere_and_stays_there(pair):
+    a, b = pair
+    (a / "2").rename(b / "moved")
+    (a / "2").symlink_to(b / "moved")
+    assert checkpoints.set_aside(a) == []
+    saved(a, (4, 5), keep_latest=1)
+    assert checkpoints.complete_steps(a) == [5, 2]
+    checkpoints.check(a, 2)
+
+
+@pytest.mark.parametrize("kind", ["flip", "truncate", "delete"])
+def test_a_lost_loss_stops_nothing(pair, kind):
+    a, _ = pair
+    for step in (1, 3):
+        path = a / str(step) / "metrics" / "metrics"
+        if kind == "delete":
+            path.unlink()
+        else:
+            content = path.read_bytes()
+            path.write_bytes(b"[" + content[1:] if kind == "flip" else content[:3])
+    with checkpoints.open_checkpoints(a, keep_best=1) as manager:  # nobody looked
+        assert checkpoints.latest_step(manager) == 3
+    with reopened(a) as manager:
+        assert checkpoints.restore_config(manager, 3)["step"] == 3
+    older, newest = sorted(checkpoints.set_aside(a), reverse=False)
+    assert "1 set aside as 1.damaged: metrics/metrics " in older
+    assert "3 is not ranked: metrics/metrics " in newest
+    assert checkpoints.complete_steps(a) == [3, 2]
+
+
+def test_what_earlier_versions_saved_is_read_and_guarded_as_it_was(pair):
+    a, _ = pair
+    for step in (1, 2, 3):
+        path = a / str(step) / "sha256.json"
+        sums = json.loads(path.read_text())
+        items = {name: x for name, x in sums.items() if "/" in name}
+        path.write_text(json.dumps(items, indent=1))
+    (a / "run.json").unlink()
+    assert checkpoints.find_good(a) == (3, {}) and checkpoints.set_aside(a) == []
+    (a / "3" / "_CHECKPOINT_METADATA").write_text("[]")
+    (a / "2" / "config" / "metadata").write_text("{}")
+    assert checkpoints.find_good(a) == (
+        1,
+        {
+            3: "_CHECKPOINT_METADATA cannot be read",
+            2: "config/metadata does not match its checksum",
+        },
+    )
+
+
+def test_the_sums_guard_themselves(pair):
+    a, _ = pair
+    path = a / "3" / "sha256.json"
+    content = path.read_bytes()
+    for bit in range(0, 8 * len(content), 97):
+        altered = bytearray(content)
+        altered[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(altered)
+        if json_or_none(altered) != json.loads(content):
+            with pytest.raises(checkpoints.CheckpointError, match=NAME):
+                checkpoints.check(a, 3)
+
+
+def json_or_none(content):
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
+
+
+def test_orbaxs_late_reports_are_no_news(tmp_path, monkeypatch):
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    for _ in range(2):  # the second look adds nothing
+        reopened(tmp_path).close()
+    for text in ("Event loop is closed", "another"):
+        sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
+    assert [str(report.exc_value) for report in heard] == ["another"]
 
 
 def test_every_flipped_bit_is_noticed(tmp_path):
