@@ -18,6 +18,8 @@ _HOME = {
     "load_digits": "digits",
     "FolderSource": "folder",
     "load_folder": "folder",
+    "natural_order": "labels",
+    "relabelled": "labels",
     "ImageSource": "sources",
     "num_bytes": "sources",
     "read_all": "sources",

@@ -20,6 +20,7 @@ class ImageArrays:
     labels: np.ndarray | None = None  # (n,) int32; None = unlabelled
     label_names: tuple[str, ...] = ()  # one per class, in label order
     name: str = "images"  # for messages and logs
+    notes: tuple[str, ...] = ()  # what a person should know of the set, a line each
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:

@@ -1,12 +1,34 @@
 """From an encoded picture of any kind to a uint8 image of the shape asked for."""
 
+import functools
 import os
+import warnings
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ddpm_jax.data.colour import WHITE, Background, opaque_srgb, storage
 
 MODES = {1: "L", 3: "RGB"}  # Pillow's name for c channels of 8 bits
+
+# The formats that are read, with their suffixes: those that hold pixels, and that
+# Pillow decodes by itself (for PostScript it would start Ghostscript).
+FORMATS = {
+    "AVIF": ".avif",
+    "BMP": ".bmp",
+    "DIB": ".dib",
+    "GIF": ".gif",
+    "JPEG": ".jpg .jpeg .jpe .jfif .mpo",
+    "JPEG2000": ".jp2 .j2k .j2c .jpc .jpf .jpx",
+    "PNG": ".png .apng",
+    "PPM": ".pbm .pgm .ppm .pnm",
+    "QOI": ".qoi",
+    "TGA": ".tga",
+    "TIFF": ".tif .tiff",
+    "WEBP": ".webp",
+}
+SUFFIXES = tuple(sorted(" ".join(FORMATS.values()).split()))
 
 
 def check_shape(shape: tuple[int, int, int]) -> None:
@@ -17,25 +39,54 @@ def check_shape(shape: tuple[int, int, int]) -> None:
         raise ValueError(f"channels must be 1 (grey) or 3 (RGB); got {shape[2]}")
 
 
-def decode(file: str | os.PathLike[str] | IO[bytes], what: str) -> Image.Image:
-    """The picture in a file, turned upright. `what` names it in an error.
+def decode(
+    file: str | os.PathLike[str] | IO[bytes],
+    what: str,
+    *,
+    background: Background = WHITE,
+) -> Image.Image:
+    """The picture in a file: the first frame, upright, opaque, 8-bit grey or sRGB.
+
+    Its content, not its name, decides which of `FORMATS` it is in. A colour profile
+    that cannot be applied is warned of.
+
+    Args:
+        what: names it in an error.
+        background: what shows where the picture is transparent, grey or RGB in 0..255.
 
     Raises:
-        ValueError: if it cannot be read, or has more than 8 bits a channel, which a
-            conversion would clip.
+        ValueError: if it cannot be read, is of none of the formats, has more pixels
+            than Pillow takes for a picture, or numbers of unknown range.
     """
+    formats = readable_formats()
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=formats) as opened:
+            stored = storage(opened)
             picture = ImageOps.exif_transpose(opened)
             picture.load()
-    # Pillow's decoders report a bad file by any of these.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{what}: cannot be read as an image: {error}") from error
-    if picture.mode.startswith("I") or picture.mode == "F":
+            picture, lost = opaque_srgb(picture, stored, background)
+    except UnidentifiedImageError as error:
         raise ValueError(
-            f"{what}: images must have 8 bits a channel; got mode {picture.mode}"
+            f"{what}: cannot be read as an image: its content is none of "
+            f"{', '.join(formats)}"
+        ) from error
+    except Exception as error:  # Pillow's decoders report a bad file by many types
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{what}: cannot be read as an image: {reason}") from error
+    if lost is not None:  # without the file's name, so that it is said only once
+        warnings.warn(
+            f"a colour profile cannot be applied ({lost}): the colours of pictures "
+            "with it are taken to be sRGB",
+            stacklevel=2,
         )
     return picture
+
+
+@functools.cache
+def readable_formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that the installed Pillow knows."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def fit(
@@ -45,7 +96,7 @@ def fit(
 
     With `resize`, the largest centred part of the same proportions is scaled, and
     scaling down averages (bicubic, its support widened by the scale), so that nothing
-    aliases. Colour is converted as Pillow converts it; transparency is dropped.
+    aliases. Colour is converted as Pillow converts it.
 
     Args:
         what: names the picture in an error.

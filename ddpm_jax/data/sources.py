@@ -9,6 +9,9 @@ from tqdm import tqdm
 
 from ddpm_jax.data.arrays import ImageArrays
 
+LISTED = 10  # examples that an error names at most
+HOPELESS = 100  # if so many are bad and none is good, so are the others
+
 Example = Mapping[str, np.ndarray]  # "image": (h, w, c) uint8; "label": () int32 if any
 
 
@@ -16,7 +19,8 @@ class ImageSource(Protocol):
     """Labelled images of one size, read one by one and in any order.
 
     An example is {"image": uint8 (h, w, c), "label": int32}, without the label where
-    the source has none.
+    the source has none. A source may have `notes`, a tuple of lines that a person
+    should know of it.
     """
 
     @property
@@ -45,7 +49,8 @@ def read_all(source: ImageSource, *, progress: bool = True) -> ImageArrays:
     """Every example of a source, in order, with a progress bar if it takes a while.
 
     Raises:
-        ValueError: what the source raises, or if the source is empty.
+        ValueError: if the source is empty, or naming all examples that it raises
+            ValueError for (ten, and how many).
     """
     images = np.empty((len(source), *source.image_shape), np.uint8)
     labels = np.empty(len(source), np.int32) if source.label_names else None
@@ -56,11 +61,37 @@ def read_all(source: ImageSource, *, progress: bool = True) -> ImageArrays:
         delay=1.0,  # seconds: a short wait needs no bar
         disable=None if progress else True,  # None: shown on a terminal only
     )
+    bad: list[str] = []
     for i in bar:
-        example = source[i]
+        try:
+            example = source[i]
+        except ValueError as error:
+            bad.append(str(error))
+            if len(bad) == i + 1 == HOPELESS:
+                break
+            continue
         images[i] = example["image"]
         if labels is not None:
             labels[i] = example["label"]
+    bar.close()
+    if bad:
+        raise ValueError(listed_errors(source.name, bad, i + 1, len(source)))
     return ImageArrays(
-        images=images, labels=labels, label_names=source.label_names, name=source.name
+        images=images,
+        labels=labels,
+        label_names=source.label_names,
+        name=source.name,
+        notes=getattr(source, "notes", ()),
+    )
+
+
+def listed_errors(name: str, bad: list[str], seen: int, num_examples: int) -> str:
+    """One line about examples that cannot be used: ten of them, and how many."""
+    if len(bad) == 1:
+        return bad[0]
+    of = f"{num_examples:,}" if seen == num_examples else f"the first {seen:,}"
+    more = f"; and {len(bad) - LISTED:,} more" if len(bad) > LISTED else ""
+    return (
+        f"{name}: {len(bad):,} of {of} images cannot be used: "
+        f"{'; '.join(bad[:LISTED])}{more}"
     )

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_jax.data.arrays import ImageArrays
+from ddpm_jax.data.colour import WHITE, Background
 from ddpm_jax.data.pixels import check_shape, decode, fit
 from ddpm_jax.data.sources import Example, read_all
 
@@ -36,6 +37,7 @@ class TfdsSource:
         image_shape: tuple[int, int, int],
         label_names: tuple[str, ...],
         resize: bool,
+        background: Background = WHITE,
     ) -> None:
         check_shape(image_shape)
         self.records = records
@@ -43,6 +45,7 @@ class TfdsSource:
         self.image_shape = image_shape
         self.label_names = label_names
         self.resize = resize
+        self.background = background
 
     def __len__(self) -> int:
         return len(self.records)
@@ -51,7 +54,8 @@ class TfdsSource:
         """{"image": (h, w, c) uint8}, and "label" where there are classes."""
         record = self.records[index]
         what = f"{self.name}: example {index}"
-        picture = decode(io.BytesIO(record["image"]), what)
+        encoded = io.BytesIO(record["image"])
+        picture = decode(encoded, what, background=self.background)
         image = fit(picture, what, shape=self.image_shape, resize=self.resize)
         if not self.label_names:
             return {"image": image}
@@ -67,35 +71,48 @@ def open_tfds(
     download: bool = True,
     image_size: int | None = None,
     resize: bool = False,
+    background: Background = WHITE,
 ) -> TfdsSource:
     """One split of a data set, prepared first if need be.
+
+    Images of two or four channels are composited on `background`.
 
     Args:
         name: as TensorFlow Datasets spells it: "name", "name/config", "name:version".
         split: "train", "test", "train[:90%]", ...
-        data_dir: where prepared data are; None is TensorFlow Datasets' own default.
+        data_dir: where prepared data are (~ is the user's home); None is TensorFlow
+            Datasets' own default.
         manual_dir: a directory with the published files, used instead of downloads.
         download: whether data that are not on disk may be fetched and prepared.
         image_size: the side of every image; None takes images as they are, which must
             then be of one size.
         resize: whether to crop and scale images to `image_size` (see `pixels.fit`).
+        background: what shows where an image is transparent, grey or RGB in 0..255.
 
     Raises:
-        ValueError: if there is no such data set or split, if it has no images or they
-            differ in size, or if it is not prepared and cannot be; the message says
-            what to do.
+        ValueError: if there is no such data set or split, if it has no images of 8 or
+            16 bits or they differ in size, or if it is not prepared and cannot be; the
+            message says what to do.
     """
     import tensorflow_datasets as tfds
 
+    data_dir, manual_dir = (x and os.path.expanduser(x) for x in (data_dir, manual_dir))
     builder = _prepared_builder(name, data_dir, manual_dir, download)
     features = dict(builder.info.features)
     if not isinstance(features.get("image"), tfds.features.Image):
         raise ValueError(
             f"{name}: the data set must have a feature 'image'; got {sorted(features)}"
         )
-    shape = features["image"].shape
+    if features["image"].np_dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"{name}: images must have 8 or 16 bits a channel; "
+            f"got {np.dtype(features['image'].np_dtype)}"
+        )
+    height, width, channels = features["image"].shape
+    channels = {2: 1, 4: 3}.get(channels, channels)  # without the transparency
+    shape = (height, width, channels)
     if image_size is not None:
-        shape = (image_size, image_size, shape[2])
+        shape = (image_size, image_size, channels)
     if None in shape:
         raise ValueError(f"{name}: images differ in size; give image_size and resize")
     labels = features.get("label")
@@ -117,6 +134,7 @@ def open_tfds(
         image_shape=shape,
         label_names=label_names,
         resize=resize,
+        background=background,
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_jax.data import FolderSource, load_folder
+from ddpm_jax.data import FolderSource, load_folder, sources
 
 
 def write(path, pixels, **kwargs):
@@ -128,19 +128,54 @@ def test_an_unreadable_image_is_named(tmp_path, damage):
     assert "\n" not in str(error.value)
 
 
-def test_sixteen_bits_are_refused(tmp_path):
-    """Pillow would clip them to 255."""
-    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(ValueError, match=r"deep\.png.*8 bits"):
-        load_folder(tmp_path, image_size=4, channels=1)
+def test_all_bad_images_are_named_together(tmp_path):
+    """Ten of them and how many, in order; a good one among them changes nothing."""
+    for i in range(14):
+        write(tmp_path / f"{i:02}.png", grey(0, size=5 if i % 7 else 4))
+    with pytest.raises(ValueError, match=r": 12 of 14 images cannot be used") as error:
+        load_folder(tmp_path, image_size=4)
+    line = str(error.value)
+    named = [i for i in range(14) if f"{i:02}.png" in line]
+    assert named == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11]
+    assert line.endswith("; and 2 more") and "\n" not in line
+
+
+def test_hopeless_folders_are_not_read_to_their_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "HOPELESS", 3)
+    for i in range(9):
+        write(tmp_path / f"{i}.png", grey(0, size=5))
+    with pytest.raises(ValueError, match="3 of the first 3 images cannot be used"):
+        load_folder(tmp_path, image_size=4)
+
+
+def test_a_home_is_found(tmp_path, monkeypatch):
+    write(tmp_path / "mine" / "a.png", grey(7))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_folder("~/mine", image_size=4).name == "~/mine"
+
+
+def test_a_stream_shows_the_same_background(tmp_path):
+    """Read one by one, as a stream does, or at once: one way of decoding."""
+    clear = np.zeros((4, 4, 4), np.uint8)
+    write(tmp_path / "a.png", clear)
+    for background, want in ((255, [255] * 3), ((1, 2, 3), [1, 2, 3])):
+        policy = {"image_size": 4, "background": background}
+        whole = load_folder(tmp_path, **policy).images[0]
+        one = FolderSource(tmp_path, **policy)[0]["image"]
+        np.testing.assert_array_equal(whole, one)
+        np.testing.assert_array_equal(one[0, 0], want)
 
 
 def test_missing_empty_and_mixed_folders_are_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: the image folder"):
         load_folder(tmp_path / "nowhere", image_size=4)
     (tmp_path / "notes.txt").write_text("not an image")
-    with pytest.raises(ValueError, match="must hold images; found none"):
+    with pytest.raises(ValueError, match="must hold images; found none") as error:
         load_folder(tmp_path, image_size=4)
+    for said in (".jfif", ".png", "1 .txt (notes.txt)"):  # what is read; what is there
+        assert said in str(error.value)
+    with pytest.raises(NotADirectoryError, match=r"notes\.txt: must be a folder"):
+        load_folder(tmp_path / "notes.txt", image_size=4)
     write(tmp_path / "cat" / "a.png", grey(0))
     (tmp_path / "dog").mkdir()
     with pytest.raises(ValueError, match="dog: every sub-folder is a class"):

@@ -1,0 +1,81 @@
+"""Which number stands for which class."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ddpm_jax.data.arrays import ImageArrays
+from ddpm_jax.data.sources import Example, ImageSource
+
+SHOWN = 10  # names that a message holds at most
+
+
+def natural_order(names: Iterable[str]) -> tuple[str, ...]:
+    """The names sorted as text, but numbers within them as numbers: 1, 2, 10."""
+
+    def key(name: str) -> tuple[list[str | int], str]:
+        # Text and digits take turns, beginning with text: alike is compared with alike.
+        parts = re.split(r"([0-9]+)", name)
+        return [int(x) if i % 2 else x for i, x in enumerate(parts)], name
+
+    return tuple(sorted(names, key=key))
+
+
+def relabelled(source: Any, names: Sequence[str]) -> Any:
+    """The source with labels that count these names: label i is `names[i]`.
+
+    Args:
+        source: an `ImageArrays` or any `ImageSource`.
+        names: the classes of the source, in any order.
+
+    Raises:
+        ValueError: if they are others.
+    """
+    names, theirs = tuple(names), tuple(source.label_names)
+    if names == theirs:
+        return source
+    check_same_classes(source.name, theirs, names)
+    order = np.array([names.index(name) for name in theirs], np.int32)
+    if isinstance(source, ImageArrays) and source.labels is not None:
+        labels = order[source.labels]
+        return dataclasses.replace(source, labels=labels, label_names=names)
+    return _Relabelled(source, order, names)
+
+
+def check_same_classes(what: str, found: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raises ValueError unless both name the same classes, in whatever order."""
+    if sorted(found) == sorted(wanted):
+        return
+    gone = [name for name in wanted if name not in set(found)]
+    new = [name for name in found if name not in set(wanted)]
+    raise ValueError(
+        f"{what}: the classes must be {listed(wanted)}; got {listed(found)} "
+        f"(missing: {listed(gone) or 'none'}; new: {listed(new) or 'none'})"
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names in one line, the first ten of many."""
+    shown = ", ".join(names[:SHOWN])
+    return shown + (f", ... ({len(names)})" if len(names) > SHOWN else "")
+
+
+class _Relabelled:
+    """A source whose labels are mapped as its examples are read."""
+
+    def __init__(
+        self, source: ImageSource, order: np.ndarray, names: tuple[str, ...]
+    ) -> None:
+        self.source, self.order, self.label_names = source, order, names
+        self.name, self.image_shape = source.name, source.image_shape
+        self.notes = getattr(source, "notes", ())
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self.source[index]
+        return {**example, "label": self.order[example["label"]]}
