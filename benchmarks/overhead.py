@@ -22,7 +22,7 @@ from measure import write
 from ddpm_jax import build
 from ddpm_jax.config import to_dict
 from ddpm_jax.training import checkpoints, loop, parallel
-from ddpm_jax.training.feed import open_feed
+from ddpm_jax.training.feed import make_feed
 from ddpm_jax.training.report import Report
 from ddpm_jax.training.setup import make_update
 
@@ -34,9 +34,7 @@ class Bare:
 
     def __init__(self, config):
         self.config = config
-        self.feed = open_feed(
-            config.data, lambda: build.load_images(config.data, "train"), lambda: None
-        )
+        self.feed = make_feed(config.data, build.load_images(config.data, "train"))
         step, initial = make_update(config)
         runner = parallel.jit_runner(
             step, parallel.make_mesh(), jax.eval_shape(initial)

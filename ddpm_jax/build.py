@@ -239,40 +239,56 @@ def image_keys(key: jax.Array, first: int, count: int) -> jax.Array:
 
 
 def load_images(config: DataConfig, split: str) -> "data.ImageArrays":
-    """A split as arrays in memory.
+    """A split as arrays in memory, its labels in the order of `config.class_names`.
+
+    Where a folder's class names are unknown, labels count them sorted as text, as in
+    runs that did not keep their names.
 
     Raises:
         ValueError, OSError, ImportError: what the source raises; it names the thing.
     """
     if config.source == "digits":
-        return data.load_digits(split)
+        return _in_label_order(config, data.load_digits(split))
     if config.source == "folder":
-        return data.load_folder(
-            config.path, **_image_kind(config), channels=config.channels
+        policy = _image_policy(config)
+        arrays = data.load_folder(config.path, channels=config.channels, **policy)
+    else:
+        arrays = data.load_tfds(
+            config.name, split=split, data_dir=config.path, **_image_policy(config)
         )
-    return data.load_tfds(
-        config.name, split=split, data_dir=config.path, **_image_kind(config)
-    )
+    return _in_label_order(config, arrays)
 
 
 def open_images(config: DataConfig, split: str) -> "data.ImageSource":
-    """A split as a random-access source, to stream from. Errors as `load_images`."""
+    """A split as a random-access source, to stream from; otherwise as `load_images`."""
     if config.source == "digits":
         raise ValueError(
             "the digits are held on the devices; got data.resident=False with "
             "data.source=digits"
         )
+    source: data.ImageSource
     if config.source == "folder":
-        return data.FolderSource(
-            config.path, **_image_kind(config), channels=config.channels
+        policy = _image_policy(config)
+        source = data.FolderSource(config.path, channels=config.channels, **policy)
+    else:
+        source = data.open_tfds(
+            config.name, split=split, data_dir=config.path, **_image_policy(config)
         )
-    return data.open_tfds(
-        config.name, split=split, data_dir=config.path, **_image_kind(config)
-    )
+    return _in_label_order(config, source)
 
 
-def _image_kind(config: DataConfig) -> dict[str, Any]:
-    return {"image_size": config.image_size, "resize": config.resize}
+def _image_policy(config: DataConfig) -> dict[str, Any]:
+    names = ("image_size", "resize", "background")
+    return {name: getattr(config, name) for name in names}
+
+
+def _in_label_order(config: DataConfig, source: Any) -> Any:
+    if config.num_classes is None:  # labels are not read
+        return source
+    names = config.class_names
+    if names is None and config.source == "folder":
+        names = tuple(sorted(source.label_names))
+    return source if names is None else data.relabelled(source, names)
 
 
 def _denoise(x, t, *, network: UNet, params: Any, label: jax.Array | None):

@@ -40,14 +40,20 @@ class DataConfig:
 
     source: Literal["digits", "folder", "tfds"] = "digits"
     name: str = ""  # the TFDS name, e.g. "cifar10"
-    path: str | None = None  # the image folder; for TFDS its data_dir (None = default)
+    # The image folder; for TFDS its data_dir (None = default). ~ is the user's home
+    path: str | None = None
     split: str = "train"  # trained on; a folder holds one set and ignores no split
     test_split: str = "test"  # what likelihoods and distances are measured on
     image_size: int = 8  # height and width in pixels
     channels: int = 1  # 1 = grey, 3 = RGB
     num_classes: int | None = None  # None = unconditional: labels are not read
+    # What label 0, 1, ... is called; None = the set's own names, a folder's in natural
+    # order (1, 2, 10). A run keeps them in its checkpoints
+    class_names: tuple[str, ...] | None = None
     flip: bool = False  # mirror each training image with probability 1/2
     resize: bool = False  # folder: crop and resize to image_size instead of refusing
+    # What shows where an image is transparent: grey, or red, green, blue; 0..255 each
+    background: int | tuple[int, int, int] = 255
     resident: bool = True  # hold the set on the devices; False streams it with Grain
     workers: int = 0  # streaming: worker processes that decode; 0 = this process
 
@@ -58,6 +64,11 @@ class DataConfig:
         check("data.workers", self.workers, self.workers >= 0, "at least 0")
         if self.num_classes is not None:
             check("data.num_classes", self.num_classes, self.num_classes >= 1, ">= 1")
+        _check_class_names(self.class_names, self.num_classes)
+        levels = self.background
+        levels = (levels,) if isinstance(levels, int) else levels
+        within = all(0 <= level <= 255 for level in levels)
+        check("data.background", self.background, within, "in 0..255")
         if self.source == "folder" and self.path is None:
             raise ValueError("data.path must name the image folder; got None")
         if self.source == "tfds" and not self.name:
@@ -67,6 +78,21 @@ class DataConfig:
                 "the digits are 8 x 8 with 1 channel; got data.image_size="
                 f"{self.image_size}, data.channels={self.channels}"
             )
+
+
+def _check_class_names(names: tuple[str, ...] | None, num_classes: int | None) -> None:
+    if names is None:
+        return
+    if num_classes is None:
+        raise ValueError(
+            "data.class_names name labels, and data.num_classes=None reads none; got "
+            f"{len(names)} names"
+        )
+    if len(names) != num_classes or len(set(names)) < len(names) or "" in names:
+        raise ValueError(
+            f"data.class_names must be {num_classes} different names, as many as "
+            f"data.num_classes; got {' '.join(names) or 'none'}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,8 +39,9 @@ class Draw:
     eta: float = 0.0  # ddim: 0 = deterministic, 1 = as noisy as ddpm
     # ddim: eps again from the clipped x0; diffusers does not. None = as the config says
     rederive: bool | None = None
-    # Of every image, or n in turn: image i has number i mod n of them; None = no label
-    label: tuple[int, ...] | None = None
+    # Of every image, or n in turn: image i has number i mod n of them; None = no label.
+    # Each the name of a class (where the run keeps names) or its number
+    label: tuple[str | int, ...] | None = None
     guidance: float | None = None  # scale of classifier-free guidance; needs a label
 
     def __post_init__(self):

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ddpm_jax import build
 from ddpm_jax.config import Config, from_dict
+from ddpm_jax.data.labels import label_numbers, listed
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.diffusion.guidance import classifier_free
 from ddpm_jax.diffusion.samplers import Sampler
@@ -22,6 +23,8 @@ from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.networks import UNet
 from ddpm_jax.training import checkpoints
 from ddpm_jax.training.parallel import BATCH_AXES, make_mesh
+
+Label = int | str | Sequence[int | str] | np.ndarray | jax.Array | None
 
 
 @jax.tree_util.register_dataclass
@@ -49,7 +52,7 @@ class Model:
         sampler: Sampler | None = None,
         steps: int | None = None,
         spacing: str = "uniform",
-        label: int | jax.Array | None = None,
+        label: Label = None,
         guidance: float | jax.Array | None = None,
         progress: bool | None = None,
     ) -> jax.Array:
@@ -63,7 +66,8 @@ class Model:
             sampler: from `diffusion.samplers`; None is `ddpm` as the model was trained.
             steps: how many of the schedule's steps to visit; None visits all.
             spacing: which ones, as `build.make_schedule` names it.
-            label: of every image, or (num,) one each; None draws without labels.
+            label: of every image, or (num,) one each; None draws without labels. A
+                number, or the name of a class where the run keeps names.
             guidance: scale of classifier-free guidance; None (or 1) is the conditional
                 model, larger follows the label more closely.
             progress: show a bar; None shows one after the first second, where somebody
@@ -71,7 +75,7 @@ class Model:
 
         Raises:
             ValueError: if the model has no labels and one is given, a label is out of
-                range, or steps is larger than the schedule has.
+                range or names no class, or steps is larger than the schedule has.
         """
         arguments = self._arguments(sampler, steps, spacing, num, label, guidance)
         denoise, schedule, shape, sampler = arguments
@@ -99,7 +103,7 @@ class Model:
         sampler: Sampler | None = None,
         steps: int | None = None,
         spacing: str = "uniform",
-        label: int | jax.Array | None = None,
+        label: Label = None,
         guidance: float | jax.Array | None = None,
     ) -> Iterator[tuple[int, jax.Array]]:
         """Yields (index, x) every so many steps of what `sample` does; (0, x_0) last.
@@ -151,6 +155,8 @@ class Model:
 
     def _denoiser(self, num: int, label, guidance) -> Callable:
         classes = self.config.data.num_classes
+        if classes is not None:
+            label = label_numbers(label, self.config.data.class_names)
         label = checked_label(label, classes, num)
         if label is None and classes is not None and not self.network.null_label:
             raise ValueError(
@@ -176,11 +182,13 @@ class Model:
         """What a person asks first."""
         count = sum(x.size for x in jax.tree.leaves(self.params))
         data, diffusion = self.config.data, self.config.diffusion
-        classes = data.num_classes
+        labels = "none" if data.num_classes is None else f"{data.num_classes} classes"
+        if data.class_names is not None:
+            labels += f" ({listed(data.class_names)})"
         schedule = diffusion.schedule
         return {
             "images": f"{data.image_size}x{data.image_size}x{data.channels}",
-            "labels": "none" if classes is None else f"{classes} classes",
+            "labels": labels,
             "network": f"{count:,} parameters",
             "trained": f"{self.step:,} updates",
             "chain": f"{schedule.num_steps} {schedule.kind} steps",

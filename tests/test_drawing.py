@@ -98,7 +98,7 @@ def test_a_label_is_that_of_an_image_wherever_it_is_drawn():
 
 @pytest.mark.parametrize(
     ("said", "label"),
-    [([], None), (["--label", "3"], (3,)), (["--label", "0", "1", "2"], (0, 1, 2))],
+    [([], None), (["--label", "cat"], ("cat",)), (["--label", "0", "1"], ("0", "1"))],
 )
 def test_the_command_takes_labels(said, label):
     draw = tyro.cli(Draw, args=[*said, "--num", "5"])

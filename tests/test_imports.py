@@ -18,12 +18,15 @@ MAY_IMPORT = {
     "config": {"checks"},
     "images": set(),
     "data": set(),
+    "data/__main__": {"command"},
     "build": {"config", "data", "diffusion", "networks"},
     "processes": set(),
     "command": {"config", "processes", "text"},
     "training": {"build", "config", "data", "diffusion", "images", "processes"},
     "drawing": {"images", "processes"},
-    "pipeline": {"build", "config", "diffusion", "interop", "networks", "training"},
+    "pipeline": {
+        *("build", "config", "data", "diffusion", "interop", "networks", "training"),
+    },
     "evaluation": {
         *("build", "command", "config", "data", "diffusion", "images", "pipeline"),
         *("processes", "training"),

@@ -1,6 +1,7 @@
 """Which number stands for which class."""
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -55,6 +56,42 @@ def check_same_classes(what: str, found: Sequence[str], wanted: Sequence[str]) -
         f"{what}: the classes must be {listed(wanted)}; got {listed(found)} "
         f"(missing: {listed(gone) or 'none'}; new: {listed(new) or 'none'})"
     )
+
+
+def label_numbers(label: Any, names: Sequence[str] | None) -> Any:
+    """A label, or a sequence of them, with the numbers of the names that it holds.
+
+    Text that names no class is a number, unless names are numbers themselves: 10 is
+    then never the tenth class. What holds no text comes back as it is.
+
+    Args:
+        names: of the classes, in label order; None where they are unknown.
+
+    Raises:
+        ValueError: if no class has that name.
+    """
+    if isinstance(label, str):
+        return _number(label, names)
+    if isinstance(label, np.ndarray) and label.dtype.kind in "UO":
+        label = label.tolist()
+    if isinstance(label, (list, tuple)) and any(isinstance(x, str) for x in label):
+        return [_number(x, names) if isinstance(x, str) else x for x in label]
+    return label
+
+
+def _number(text: str, names: Sequence[str] | None) -> int:
+    if names is not None and text in names:
+        return names.index(text)
+    if text.isdecimal() and not any(name.isdecimal() for name in names or ()):
+        return int(text)
+    if names is None:
+        raise ValueError(
+            "a label must be a number, for the model does not keep the names of its "
+            f"classes; got {text!r}"
+        )
+    close = difflib.get_close_matches(text, names, n=3)
+    hint = f"; the nearest are {', '.join(close)}" if close else ""
+    raise ValueError(f"a label must be one of {listed(names)}; got {text!r}{hint}")
 
 
 def listed(names: Sequence[str]) -> str:

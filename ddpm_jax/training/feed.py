@@ -1,13 +1,14 @@
 """The examples of every update, whichever way the data reach the devices."""
 
 from collections.abc import Callable, Generator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ddpm_jax.config import DataConfig
-from ddpm_jax.data import ImageArrays, batch_indices
+from ddpm_jax.data import ImageArrays, batch_indices, natural_order, relabelled
+from ddpm_jax.data.labels import check_same_classes, listed
 from ddpm_jax.data.stream import places, stream_batches
 from ddpm_jax.training.parallel import Chosen, Resident
 from ddpm_jax.training.step import Batch
@@ -16,14 +17,16 @@ from ddpm_jax.training.step import Batch
 class Feed(NamedTuple):
     """A data set as the training loop sees it."""
 
-    description: str
     resident: Resident | None  # what the devices hold for the whole run, if it fits
     # (seed, batch_size, first_step) -> this process's part of each global batch
     batches: Callable[[int, int, int], Generator[Chosen | Batch]]
 
 
-def open_feed(config: DataConfig, load: Callable, open_source: Callable) -> Feed:
-    """The feed of a config's training split.
+def read_source(config: DataConfig, load: Callable, open_source: Callable) -> Any:
+    """The images of a config's training split, in memory or one by one.
+
+    Labels are in the order of `config.class_names`; where that is None, a folder's are
+    in the natural order of their names.
 
     Args:
         load: () -> ImageArrays, where the set is held on the devices.
@@ -34,25 +37,62 @@ def open_feed(config: DataConfig, load: Callable, open_source: Callable) -> Feed
     """
     source = load() if config.resident else open_source()
     check_images(config, source.name, source.image_shape, source.label_names)
-    labelled = config.num_classes is not None
+    if config.source == "folder" and config.class_names is None:
+        return relabelled(source, natural_order(source.label_names))
+    return source
+
+
+def kept_class_names(
+    config: DataConfig, source: Any, before: DataConfig | None
+) -> tuple[str, ...] | None:
+    """What the labels of a run are called, in label order; None if it reads none.
+
+    A run that goes on keeps its names and their order. One that did not keep them had
+    the labels of a folder sorted as text.
+
+    Args:
+        source: what `read_source` returned.
+        before: the config of the checkpoint that the run goes on from, if it does.
+
+    Raises:
+        ValueError: if the classes or their order are not those of the run.
+    """
+    if config.num_classes is None:
+        return None
+    found = tuple(source.label_names)
+    if before is None:
+        return found
+    kept = before.class_names
+    if kept is None:
+        kept = tuple(sorted(found)) if config.source == "folder" else found
+    if config.class_names not in (None, kept):
+        raise ValueError(
+            f"data.class_names must be those of the run, {listed(kept)}; "
+            f"got {listed(config.class_names or ())}"
+        )
+    check_same_classes(source.name, found, kept)
+    return kept
+
+
+def describe(config: DataConfig, source: Any) -> str:
+    """A line on the images and their classes, and one for each note on them."""
     height, width, channels = source.image_shape
-    what = f"{height}x{width}x{channels}"
-    if labelled:
-        what += f", {len(source.label_names)} classes"
+    what = f"{source.name}: {len(source):,} images {height}x{width}x{channels}"
+    if config.num_classes is not None:
+        what += f", {config.num_classes} classes ({listed(source.label_names)})"
+    held = "held on the devices" if isinstance(source, ImageArrays) else "streamed"
+    return "\n".join((f"{what}, {held}", *getattr(source, "notes", ())))
+
+
+def make_feed(config: DataConfig, source: Any) -> Feed:
+    """The feed of what `read_source` returned."""
+    labelled = config.num_classes is not None
     if isinstance(source, ImageArrays):
         labels = source.labels if labelled else None
         resident = Resident(source.images, labels)
         count = source.num_examples
-        return Feed(
-            f"{source.name}: {count:,} images {what}, held on the devices",
-            resident,
-            lambda *when: _chosen(count, *when),
-        )
-    return Feed(
-        f"{source.name}: {len(source):,} images {what}, streamed",
-        None,
-        lambda *when: _streamed(source, config.workers, labelled, *when),
-    )
+        return Feed(resident, lambda *when: _chosen(count, *when))
+    return Feed(None, lambda *when: _streamed(source, config.workers, labelled, *when))
 
 
 def check_images(

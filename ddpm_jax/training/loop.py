@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -23,10 +24,11 @@ from ddpm_jax.config import (
     from_dict,
     to_dict,
 )
+from ddpm_jax.data.labels import listed, relabelled
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.images import grid, save_png, to_uint8
 from ddpm_jax.training import checkpoints, parallel
-from ddpm_jax.training.feed import open_feed
+from ddpm_jax.training.feed import describe, kept_class_names, make_feed, read_source
 from ddpm_jax.training.report import Report, finite_mean
 from ddpm_jax.training.setup import make_update
 from ddpm_jax.training.signals import stop_signals
@@ -69,9 +71,9 @@ def _run(config: Config, workdir: pathlib.Path) -> Outcome:
 
     # What is trained: images, network, objective, optimiser.
     train = config.train
-    feed = processes.main_first(
+    source = processes.main_first(
         "data",
-        lambda: open_feed(
+        lambda: read_source(
             config.data,
             lambda: build.load_images(config.data, config.data.split),
             lambda: build.open_images(config.data, config.data.split),
@@ -88,11 +90,11 @@ def _run(config: Config, workdir: pathlib.Path) -> Outcome:
         mesh = parallel.make_mesh(fsdp=train.fsdp)
         by_hand = train.accumulate > 1 and train.fsdp == 1
         runner = parallel.jit_runner(train_step, mesh, abstract_state, by_hand=by_hand)
-    data = runner.place_data(feed.resident)
 
     main = processes.is_main()
     if main:
-        print(_summary(config, feed.description, abstract_state, workdir), flush=True)
+        description = describe(config.data, source)
+        print(_summary(config, description, abstract_state, workdir), flush=True)
         for line in checkpoints.set_aside(workdir / "checkpoints"):
             print(line, flush=True)
     processes.barrier("checkpoints")
@@ -110,13 +112,23 @@ def _run(config: Config, workdir: pathlib.Path) -> Outcome:
         newest = checkpoints.latest_step(manager)
         newest = processes.agree(-1 if newest is None else newest)
         first_step = max(newest, 0)
+        before = None
         if newest >= 0:
-            _check_same_model(manager, first_step, config, workdir)
+            before = _check_same_model(manager, first_step, config, workdir)
             target = checkpoints.abstract(abstract_state, runner.shardings)
             state = checkpoints.restore_state(manager, first_step, target)
             state = runner.from_saved(state)
         else:
             state = runner.make_state(initial_state)
+        names = kept_class_names(config.data, source, before and before.data)
+        if main and names not in (None, source.label_names):
+            print(f"labels keep the run's own order: {listed(names)}", flush=True)
+        if names is not None:
+            source = relabelled(source, names)
+            labelled = dataclasses.replace(config.data, class_names=names)
+            config = dataclasses.replace(config, data=labelled)
+        feed = make_feed(config.data, source)
+        data = runner.place_data(feed.resident)
         report = None
         if main:
             if newest >= 0:
@@ -216,8 +228,8 @@ def _not_finite(step: int, metrics: dict[str, float]) -> str | None:
     return None
 
 
-def _check_same_model(manager, step: int, config: Config, workdir) -> None:
-    """Raises ValueError where the checkpoint is of other weights or another state.
+def _check_same_model(manager, step: int, config: Config, workdir) -> Config:
+    """The checkpoint's config; ValueError if it is of other weights or another state.
 
     How a network is computed may change in a run: precision, memory, dropout, clipping.
     Another seed would go on with the noise of the old one and the data of the new one.
@@ -227,6 +239,7 @@ def _check_same_model(manager, step: int, config: Config, workdir) -> None:
     free |= {f"diffusion.clip.{item.name}" for item in fields(ClipConfig)}
     free |= {"data.path", "data.split", "data.test_split", "data.resize"}
     free |= {"data.resident", "data.workers"}
+    free.add("data.class_names")  # see `kept_class_names`
     found = [
         *differences(config.network, theirs.network, "network."),
         *differences(config.diffusion, theirs.diffusion, "diffusion."),
@@ -244,6 +257,7 @@ def _check_same_model(manager, step: int, config: Config, workdir) -> None:
             f"{workdir} holds a run of another model: {other[0]}"
             + (f" (and {len(other) - 1} more fields differ)" if len(other) > 1 else "")
         )
+    return theirs
 
 
 def _optimizer_parts(optim: OptimConfig) -> dict[str, str]:
@@ -290,7 +304,7 @@ def _summary(config: Config, description: str, abstract_state, workdir) -> str:
     diffusion, devices = config.diffusion, jax.devices()
     schedule = diffusion.schedule
     return "\n".join(
-        f"{name:<9} {text}"
+        f"{name:<9} " + text.replace("\n", "\n" + " " * 10)
         for name, text in (
             ("data", description),
             ("network", f"{count:,} parameters, {config.network.dtype}"),
