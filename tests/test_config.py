@@ -7,6 +7,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from ddpm_jax import build, config
 from ddpm_jax.command import parse_train, read_config
@@ -44,6 +45,14 @@ def test_published_networks_have_their_published_size(name):
     ("make", "line"),
     [
         (lambda: config.DataConfig(channels=2), "data.channels must be 1 or 3; got 2"),
+        (lambda: config.DataConfig(background=256), r"background must be in 0\.\.255"),
+        (lambda: config.DataConfig(background=(0, -1, 0)), "data.background must be"),
+        (lambda: config.DataConfig(background=(0, 0)), "data.background must be of"),
+        (lambda: config.DataConfig(class_names=("a",)), "num_classes=None reads none"),
+        (
+            lambda: config.DataConfig(num_classes=2, class_names=("a", "a")),
+            "data.class_names must be 2 different names.*got a a",
+        ),
         (lambda: config.DataConfig(image_size=16), "the digits are 8 x 8"),
         (lambda: config.DataConfig(source="folder"), "data.path must name"),
         (lambda: config.ScheduleConfig(start=1.5), r"schedule.start .* in \(0, 1\)"),
@@ -99,6 +108,28 @@ def test_differences_name_the_fields():
     assert config.differences(ours, config.NetworkConfig(), "network.") == [
         "network.channels: 64, not 128"
     ]
+
+
+def test_data_options_of_several_values(tmp_path, monkeypatch):
+    """A path that the shell left as it is, colours, and names."""
+    (tmp_path / "mine").mkdir()
+    Image.new("RGBA", (8, 8)).save(tmp_path / "mine" / "a.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = ["--data.source", "folder", "--data.path=~/mine", "--data.channels", "3"]
+    smoke = ROOT / "configs" / "smoke.py"
+    for given, background in ((["7"], 7), (["1", "2", "3"], (1, 2, 3))):
+        options = [*folder, "--data.background", *given]
+        options += ["--data.num-classes", "2", "--data.class-names", "dog", "cat"]
+        parsed, _, _ = parse_train(["--config", str(smoke), *options], smoke)
+        assert parsed.data.background == background
+        assert parsed.data.class_names == ("dog", "cat")
+        values = json.loads(json.dumps(config.to_dict(parsed)))
+        assert config.from_dict(values) == parsed
+        unlabelled = dataclasses.replace(
+            parsed.data, num_classes=None, class_names=None
+        )
+        pixel = build.load_images(unlabelled, "train").images[0, 0, 0]
+        assert tuple(pixel) == ((7, 7, 7) if background == 7 else background)
 
 
 def test_an_unknown_field_is_named():
