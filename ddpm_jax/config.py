@@ -88,7 +88,7 @@ def _check_class_names(names: tuple[str, ...] | None, num_classes: int | None) -
             "data.class_names name labels, and data.num_classes=None reads none; got "
             f"{len(names)} names"
         )
-    if len(names) != num_classes or len(set(names)) < len(names) or "" in names:
+    if len(names) != num_classes or len(set(names)) < len(names):
         raise ValueError(
             f"data.class_names must be {num_classes} different names, as many as "
             f"data.num_classes; got {' '.join(names) or 'none'}"

@@ -114,13 +114,13 @@ def _run(config: Config, workdir: pathlib.Path) -> Outcome:
         first_step = max(newest, 0)
         before = None
         if newest >= 0:
-            before = _check_same_model(manager, first_step, config, workdir)
+            before = _check_same_model(manager, first_step, config, workdir).data
             target = checkpoints.abstract(abstract_state, runner.shardings)
             state = checkpoints.restore_state(manager, first_step, target)
             state = runner.from_saved(state)
         else:
             state = runner.make_state(initial_state)
-        names = kept_class_names(config.data, source, before and before.data)
+        names = kept_class_names(config.data, source, before)
         if main and names not in (None, source.label_names):
             print(f"labels keep the run's own order: {listed(names)}", flush=True)
         if names is not None:
