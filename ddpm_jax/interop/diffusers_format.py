@@ -18,6 +18,7 @@ from ddpm_jax.interop.diffusers_rules import (
 )
 from ddpm_jax.interop.facts import Facts, shown
 from ddpm_jax.interop.structure import Structure, ratios
+from ddpm_jax.text import some
 
 _UNET_DEFAULTS: dict[str, Any] = {
     "sample_size": None,
@@ -67,6 +68,8 @@ _UNET_FIXED: dict[str, tuple] = {
     "downsample_type": ("conv", "resnet"),
     "resnet_time_scale_shift": ("default", "scale_shift"),
 }
+_KINDS = ("down_block_types", "up_block_types")
+_COUNTS = ("in_channels", "out_channels", "layers_per_block", "num_class_embeds")
 # The kinds of blocks: (has attention, changes the resolution by a residual block; None
 # where that is for downsample_type or upsample_type to say).
 _DOWN: dict[str, tuple[bool, bool | None]] = {
@@ -214,9 +217,7 @@ def _checked_unet(values: dict[str, Any]) -> dict[str, Any]:
     }
     unknown = [key for key in values if key not in _UNET_DEFAULTS]
     if unknown:
-        raise ValueError(
-            f"config.json has options that are not known: {', '.join(unknown)}"
-        )
+        raise ValueError(f"config.json has options that are not known: {some(unknown)}")
     values = _UNET_DEFAULTS | values
     widths = values["block_out_channels"]
     numbers = isinstance(widths, list) and widths and all(map(_is_count, widths))
@@ -229,6 +230,8 @@ def _checked_unet(values: dict[str, Any]) -> dict[str, Any]:
         [
             *(one_of(key, values[key], x) for key, x in _UNET_FIXED.items()),
             Rule("block_out_channels", widths, bool(numbers), "whole numbers"),
+            *(_of_kinds(key, values[key]) for key in _KINDS),
+            *(_of_count(key, values[key]) for key in _COUNTS),
             Rule("time_embedding_dim", dim, dim in (None, time), f"{time}"),
             Rule("sample_size", size, sized, "a whole number, or two for a square"),
         ]
@@ -294,6 +297,16 @@ def _read_blocks(values: dict[str, Any]) -> tuple[tuple[int, ...], bool]:
 
 def _or(value: bool | None, default: bool) -> bool:
     return default if value is None else value
+
+
+def _of_kinds(option: str, value: Any) -> Rule:
+    words = isinstance(value, list) and all(isinstance(kind, str) for kind in value)
+    return Rule(option, value, words, "a list of kinds of blocks")
+
+
+def _of_count(option: str, value: Any) -> Rule:
+    empty = value is None and _UNET_DEFAULTS[option] is None
+    return Rule(option, value, empty or _is_count(value), "a whole number from 1")
 
 
 def _is_count(value: Any) -> bool:

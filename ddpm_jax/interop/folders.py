@@ -1,8 +1,10 @@
 """Folders of models: which file in them has the weights, and what lies beside it."""
 
-import json
 import pathlib
 import re
+
+from ddpm_jax.interop.json_files import read_object
+from ddpm_jax.text import printable, some
 
 # The names that one model's weights have in a folder, the preferred ones first.
 _NAMES = (
@@ -71,13 +73,9 @@ def check_pipeline(folder: pathlib.Path) -> None:
         index = place / "model_index.json"
         if not index.is_file():
             continue
-        try:
-            parts = json.loads(index.read_text()).items()
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{index} must hold a JSON object") from error
         others = [
-            f"{name} ({part[1]})"
-            for name, part in parts
+            printable(f"{name} ({part[1]})", 100)
+            for name, part in read_object(index).items()
             if name not in ("unet", "scheduler")
             and isinstance(part, list)
             and len(part) == 2
@@ -86,7 +84,7 @@ def check_pipeline(folder: pathlib.Path) -> None:
         if others:
             raise ValueError(
                 f"{index} must list a unet and a scheduler alone, the models of a "
-                f"pipeline that reads and writes pixels; it lists {', '.join(others)}"
+                f"pipeline that reads and writes pixels; it lists {some(others)}"
             )
 
 

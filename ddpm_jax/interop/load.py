@@ -1,5 +1,6 @@
 """A peer's state dict into our parameters: everything fits, or nothing is loaded."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from ddpm_jax.config import Config
 from ddpm_jax.interop.keymaps import KeyMap, Peer
 from ddpm_jax.interop.tensors import StateDict
 from ddpm_jax.networks import UNet
+from ddpm_jax.text import some
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -42,9 +44,10 @@ def load_params(
 
     Raises:
         ValueError: if a tensor is missing, left over, or of another shape (all of them
-            are listed), or one does not hold floating point numbers.
+            are counted and named), or one does not hold floating point numbers.
     """
     network = build.make_network(config)
+    check_size(tensors, network)
     peers = keymap(network, parameter_shapes(network, config))
     check_tensors(tensors, {peer.key: peer.shape for peer in peers.values()})
     return unflatten_dict(_filled(tensors, peers), sep="/")
@@ -58,11 +61,40 @@ def ours(network: UNet, shapes: Shapes) -> KeyMap:
     }
 
 
+def check_size(tensors: StateDict, network: UNet) -> None:
+    """Holds that a network is not far larger than a state dict, before it is traced.
+
+    Tracing takes time and memory by the number of blocks, which a config of a few bytes
+    can put at ten million.
+
+    Raises:
+        ValueError: if it has four times as many tensors or numbers, and more.
+    """
+    widths = [int(network.channels * multiplier) for multiplier in network.multipliers]
+    blocks = 2 * network.num_blocks + 1  # of a level, down and up
+    # A residual block has two norms, two convolutions and a dense layer.
+    least = 10 * blocks * len(widths)
+    numbers = 16 * network.channels**2 + 9 * blocks * sum(width**2 for width in widths)
+    numbers += (network.num_classes or 0) * 4 * network.channels
+    held = sum(math.prod(tensor.shape) for tensor in tensors.values())
+    if least > 4 * len(tensors) + 100 or numbers > 4 * held + 10**6:
+        raise ValueError(
+            f"the weights do not fit the network: it has more than {_about(least)} "
+            f"tensors and {_about(numbers)} numbers; the file has {len(tensors):,} and "
+            f"{held:,}"
+        )
+
+
+def _about(count: int) -> str:
+    return f"{count:,}" if count < 10**15 else f"2^{count.bit_length() - 1}"
+
+
 def check_tensors(tensors: StateDict, expected: Mapping[str, tuple[int, ...]]) -> None:
     """Holds a state dict against the keys and shapes that a network needs.
 
     Raises:
-        ValueError: naming every key that is missing, left over or of another shape.
+        ValueError: naming the keys that are missing, left over or of another shape, or
+            of very many the first.
     """
     missing = [key for key in expected if key not in tensors]
     left = [key for key in tensors if key not in expected]
@@ -74,9 +106,7 @@ def check_tensors(tensors: StateDict, expected: Mapping[str, tuple[int, ...]]) -
     wrong = {"missing": missing, "left over": left, "of another shape": differ}
     if any(wrong.values()):
         lists = "; ".join(
-            f"{len(keys)} {what} ({', '.join(keys)})"
-            for what, keys in wrong.items()
-            if keys
+            f"{len(keys)} {what} ({some(keys)})" for what, keys in wrong.items() if keys
         )
         raise ValueError(
             f"the weights do not fit the network: of {len(expected)} tensors {lists}"

@@ -1,8 +1,8 @@
 """Anyone's weights as a model: from a folder or a file to (config, parameters)."""
 
 import contextlib
-import json
 import pathlib
+import reprlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -19,9 +19,11 @@ from ddpm_jax.interop import (
 from ddpm_jax.interop.diffusers_rules import PRIVATE
 from ddpm_jax.interop.facts import Hints, Sources
 from ddpm_jax.interop.files import read_state_dict
+from ddpm_jax.interop.json_files import read_object
 from ddpm_jax.interop.published import published
 from ddpm_jax.interop.structure import Layout, Shapes, layout_of, structure_of
 from ddpm_jax.interop.tensors import StateDict, read_metadata
+from ddpm_jax.text import printable, reason
 
 T = TypeVar("T")
 
@@ -95,14 +97,36 @@ def _read_archive(file: pathlib.Path, tensors: StateDict, hints: Hints) -> Weigh
     said = file.with_name("config.json")
     _check_no_hints(hints, said)
     config = _from_json(said, from_dict)
-    if "step" in tensors:  # .npz files have nothing beside their arrays
-        step = int(tensors.pop("step").read())
-    else:
-        mapped = file.suffix == ".safetensors"
-        step = int(read_metadata(file).get("step", 0)) if mapped else 0
     with _naming(file):
+        step = _archive_step(file, tensors)
         params = load.load_params(tensors, config, load.ours)
     return Weights(config, params, step, "ours", {})
+
+
+def _archive_step(file: pathlib.Path, tensors: StateDict) -> int:
+    """Updates of an archive's model; takes the tensor that says it from the others.
+
+    Raises:
+        ValueError: if what says it is no count.
+    """
+    if "step" in tensors:  # .npz files have nothing beside their arrays
+        tensor = tensors.pop("step")
+        return _checked_step(tensor.read().tolist() if not tensor.shape else None)
+    written = "0"
+    if file.suffix == ".safetensors":
+        written = read_metadata(file).get("step", "0")
+    return _checked_step(int(written) if written.isdecimal() else written)
+
+
+def _checked_step(step: Any) -> int:
+    """The number of updates.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if type(step) is not int or not 0 <= step < 2**53:
+        raise ValueError(f"the step must be a count; got {reprlib.repr(step)}")
+    return step
 
 
 def _read_diffusers(file: pathlib.Path, tensors: StateDict, hints: Hints) -> Weights:
@@ -131,6 +155,8 @@ def _read_diffusers(file: pathlib.Path, tensors: StateDict, hints: Hints) -> Wei
         with _naming(said):
             config = facts.to_config(sources, structure)
         step = hints.step or unet.get("optimization_step", 0)  # of an average
+    with _naming(said):
+        step = _checked_step(step)
     with _naming(file):
         params = load.load_params(tensors, config, keymaps.diffusers)
     return Weights(config, params, step, "diffusers", facts.resolve(sources))
@@ -169,10 +195,10 @@ def _naming(file: pathlib.Path) -> Iterator[None]:
     """What is wrong with a file begins with its name."""
     try:
         yield
-    except ValueError as error:
-        if str(file) in str(error):
+    except (ValueError, ArithmeticError, MemoryError) as error:
+        if isinstance(error, ValueError) and str(file) in str(error):
             raise
-        raise ValueError(f"{file}: {error}") from error
+        raise ValueError(f"{file}: {printable(str(error))}") from error
 
 
 def _from_json(path: pathlib.Path, read: Callable[[dict[str, Any]], T]) -> T:
@@ -186,13 +212,14 @@ def _from_json(path: pathlib.Path, read: Callable[[dict[str, Any]], T]) -> T:
         raise FileNotFoundError(
             f"there is no {path}, which says what the weights beside it are"
         )
+    values = read_object(path)
     try:
-        values = json.loads(path.read_text())
-        if not isinstance(values, dict):
-            raise ValueError(f"it must hold an object; got {type(values).__name__}")
         return read(values)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    except (
+        *(ValueError, TypeError, LookupError, AttributeError),
+        *(ArithmeticError, RecursionError, MemoryError),
+    ) as error:
+        raise ValueError(f"{path}: {reason(error, 2000)}") from error
 
 
 def _check_no_hints(hints: Hints, said: pathlib.Path) -> None:

@@ -213,4 +213,17 @@ def _places(shapes: Shapes, pattern: str) -> set[int]:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    return max(_places(shapes, pattern), default=-1) + 1
+    """How many parts a pattern's group numbers, from 0 on.
+
+    Raises:
+        ValueError: if some of them are not there.
+    """
+    places = _places(shapes, pattern)
+    count = max(places, default=-1) + 1
+    if count != len(places):
+        part = pattern.partition(r"\.(")[0].replace("\\", "")
+        raise ValueError(
+            f"the keys are not those of a whole U-Net: {part} goes up to {count - 1}, "
+            f"and {len(places)} of them are there"
+        )
+    return count

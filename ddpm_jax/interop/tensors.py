@@ -4,13 +4,13 @@ A state dict is {key: `Tensor`}: shapes are known at once, and numbers are read 
 they are asked for.
 """
 
-import json
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ddpm_jax.interop.json_files import read_object
 from ddpm_jax.text import damaged, printable
 
 
@@ -74,11 +74,13 @@ def read_shards(path: pathlib.Path) -> StateDict:
         ValueError, OSError, ImportError: as `read_safetensors`, and if the index does
             not fit the files.
     """
+    index = read_object(path)
     try:
-        places = json.loads(path.read_text())["weight_map"]
+        places = index["weight_map"]
         names = sorted(set(places.values()))
+        check_names(path, [*places, *names])
         outside = [name for name in names if pathlib.Path(name).name != name]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} must hold a weight_map of file names") from error
     if outside:
         raise ValueError(f"{path} must name files beside it; got {outside[0]}")

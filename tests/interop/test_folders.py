@@ -77,7 +77,7 @@ def test_an_index_that_does_not_fit_is_named(diffusers_folder):
         ({"weight_map": {"spare": name}}, f"{name} must hold spare"),
         ({"weight_map": {"spare": f"../{name}"}}, "files beside it"),
         ({"weight_map": 3}, "weight_map"),
-        ([], "weight_map"),
+        ([], "JSON object"),
     ):
         write(diffusers_folder / INDEX, wrong)
         with pytest.raises(ValueError, match=match):
