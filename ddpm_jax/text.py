@@ -24,12 +24,12 @@ def printable(text: str, most: int | None = None) -> str:
     )
 
 
-def reason(error: BaseException, most: int = 300) -> str:
+def reason(error: BaseException, most: int = 200) -> str:
     """What an exception says, or its kind where it says nothing."""
     return printable(str(error), most) or type(error).__name__
 
 
-def some(names: Iterable[str], most: int = 30) -> str:
+def some(names: Iterable[str], most: int = 20) -> str:
     """The names with commas between them; of very many the first, and how many more."""
     names = list(names)
     more = f", and {len(names) - most} more" if len(names) > most else ""

@@ -11,7 +11,7 @@ from typing import Any
 from ddpm_jax.interop import torch_tensors
 from ddpm_jax.interop.structure import prefix_of
 from ddpm_jax.interop.tensors import StateDict, check_names
-from ddpm_jax.text import reason
+from ddpm_jax.text import printable, reason
 
 # It reads where tensors lie without reading them; before 2.10 code could run as well.
 OLDEST = (2, 11)
@@ -33,9 +33,8 @@ def read(path: pathlib.Path) -> tuple[StateDict, str]:
     saved = _load(torch, path)
     found = list(_state_dicts(torch, saved.content, "", _DEPTH, set()))
     if not found:
-        raise ValueError(
-            f"{path} must hold a state dict; it holds {reprlib.repr(saved.content)}"
-        )
+        held = printable(reprlib.repr(saved.content), 200)
+        raise ValueError(f"{path} must hold a state dict; it holds {held}")
     known = (part for part in found if prefix_of(part[1]) is not None)
     entry, tensors = next(known, found[0])
 

@@ -28,7 +28,7 @@ from ddpm_jax.text import damaged
 # What a file of 10,000 tensors stays far below. Tuples within tuples are hashed by
 # recursion in C, and some 100,000 of them overflow its stack.
 _MOST_TUPLES = 50_000
-_MOST_OPCODES = 3_000_000
+_MOST_OPCODES = 1_000_000
 _LEGACY_PICKLES = 4  # magic number, version, machine, what was saved
 
 

@@ -27,12 +27,16 @@ def open_archive(path: pathlib.Path, kind: str) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # of many types: the directory can hold anything
         raise damaged(path, kind, error) from error
-    names = set()
+    names, end = set(), path.stat().st_size
     for member in archive.infolist():
         shown = printable(member.filename, 200)
         if member.filename in names:
             raise ValueError(f"{path} holds {shown} twice: which is meant is not known")
         names.add(member.filename)
+        if member.header_offset + member.compress_size > end:
+            raise ValueError(
+                f"{path} is not a whole {kind}: {shown} lies beyond its end"
+            )
         if member.flag_bits & 1:
             raise ValueError(f"{path} must not be encrypted; {shown} is")
         if member.compress_type not in _KNOWN:
