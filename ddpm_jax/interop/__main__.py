@@ -114,6 +114,8 @@ def _report(src: pathlib.Path, workdir: pathlib.Path, weights: Weights) -> str:
     count = sum(np.size(array) for array in jax.tree.leaves(weights.params))
     place = f"{src} {weights.entry}".rstrip()
     lines = [f"read {place}: layout {weights.layout!r}, {count:,} parameters"]
+    if weights.others:
+        lines.append(f"not taken: {', '.join(weights.others)}")
     said = dict(weights.sources)
     guessed = said.pop(GUESSED, {})
     lines += [f"{source}: {_said(facts)}" for source, facts in said.items()]

@@ -1,42 +1,34 @@
 """A file of weights as the state dict of one network, whatever kind of file it is."""
 
 import pathlib
+import re
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 
 from ddpm_jax.interop import npz_files, tensors, torch_files
-from ddpm_jax.interop.structure import prefix_of, unwrapped
+from ddpm_jax.interop.averages import Choice, Part, choose
 from ddpm_jax.interop.tensors import StateDict, Tensor
 from ddpm_jax.text import reason
 
-_READERS: dict[str, Callable[[pathlib.Path], StateDict]] = {
+_FLAT: dict[str, Callable[[pathlib.Path], StateDict]] = {
     ".safetensors": tensors.read_safetensors,
-    ".safetensors.index.json": tensors.read_shards,
     ".npz": npz_files.read_npz,
+    ".bin": torch_files.read_flat,  # of many; one alone may hold more
 }
 _TORCH = (".pt", ".pth", ".ckpt", ".bin")
+# What diffusers calls the list of a model's many files, and of a variant's.
+_INDEX = re.compile(r".*(\.safetensors|\.bin)\.index(\.[^.]+)?\.json")
+_KNOWN = (".safetensors", ".safetensors.index.json", ".npz", *_TORCH, ".bin.index.json")
 
 
-class Contents(NamedTuple):
-    """What a file holds.
-
-    Attributes:
-        tensors: the network's.
-        entry: where in the file they are; "" where the file is their state dict.
-    """
-
-    tensors: StateDict
-    entry: str
-
-
-def read_state_dict(path: pathlib.Path | str) -> Contents:
+def read_state_dict(path: pathlib.Path | str) -> Choice:
     """The state dict of a file, by the ending of its name.
 
-    `.safetensors` (one file, or the index of many) and `.npz` are read as they are;
-    `.pt`, `.pth`, `.ckpt` and `.bin` by PyTorch, which loads tensors alone. Of a
-    training script's file come the averaged weights where it has them. Wrappers'
+    `.safetensors` and `.npz` are read as they are; `.pt`, `.pth`, `.ckpt` and `.bin` by
+    PyTorch, which loads tensors alone; and many files by the index that lists them. Of
+    a training script's file come the averaged weights where it has them. Wrappers'
     prefixes ("module.") are taken off.
 
     Raises:
@@ -47,23 +39,33 @@ def read_state_dict(path: pathlib.Path | str) -> Contents:
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    known = (*_READERS, *_TORCH)
-    ending = next((ending for ending in known if path.name.endswith(ending)), None)
-    if ending is None:
+    index = _INDEX.fullmatch(path.name)
+    ending = next((ending for ending in _KNOWN if path.name.endswith(ending)), None)
+    if index is None and ending is None:
         raise ValueError(
-            f"{path} must end in one of {', '.join(known)}, to say how it is to be read"
+            f"{path} must end in one of {', '.join(_KNOWN)}, to say how it is to be "
+            "read"
         )
-    _check_beginning(path)
     if ending in _TORCH:
-        held, entry = torch_files.read(path)
+        _check_beginning(path)
+        chosen = torch_files.read(path)
     else:
-        held, entry = _READERS[ending](path), ""
-    if not held:
-        raise ValueError(f"{path} holds no tensors")
-    held = {key: _named(path, key, tensor) for key, tensor in held.items()}
-    if prefix := prefix_of(held):
-        return Contents(unwrapped(held, prefix), f"{entry} {prefix}*".strip())
-    return Contents(held, entry)
+        held = (
+            tensors.read_shards(path, partial(_read_flat, index[1]))
+            if index
+            else _read_flat(path.suffix, path)
+        )
+        if not held:
+            raise ValueError(f"{path} holds no tensors")
+        chosen = choose([Part("", held)])
+    named = {key: _named(path, key, tensor) for key, tensor in chosen.tensors.items()}
+    return chosen._replace(tensors=named)
+
+
+def _read_flat(ending: str, path: pathlib.Path) -> StateDict:
+    """The tensors of a file that is no more than a state dict."""
+    _check_beginning(path)
+    return _FLAT[ending](path)
 
 
 def _named(path: pathlib.Path, key: str, tensor: Tensor) -> Tensor:

@@ -12,11 +12,21 @@ _NAMES = (
     "model.npz",
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.bin",
+    "pytorch_model.bin",
 )
-# Others that are taken where a folder has one alone.
+# Others that are taken where a folder has one alone: many files, and variants, as of
+# float16. Those before the others are preferred.
 _PATTERNS = (
-    "diffusion_pytorch_model.*.safetensors",  # a variant, as of float16
-    "diffusion_pytorch_model.safetensors.index.json",
+    (
+        "diffusion_pytorch_model.safetensors.index.json",
+        "diffusion_pytorch_model.*.safetensors",
+        "diffusion_pytorch_model.safetensors.index.*.json",
+    ),
+    (
+        *("diffusion_pytorch_model.bin.index.json", "pytorch_model.bin.index.json"),
+        "diffusion_pytorch_model.*.bin",
+        "diffusion_pytorch_model.bin.index.*.json",
+    ),
 )
 _UNETS = ("unet_ema", "unet")  # in a pipeline's folder, or a training script's
 
@@ -37,19 +47,39 @@ def weights_file(path: pathlib.Path) -> pathlib.Path:
         for name in _NAMES:
             if (folder / name).is_file():
                 return folder / name
-        found = [file for pattern in _PATTERNS for file in folder.glob(pattern)]
-        whole = sorted(file for file in found if "-of-" not in file.name)
-        if len(whole) > 1:
-            names = ", ".join(file.name for file in whole)
-            raise ValueError(f"{folder} holds weights in many forms: name one, {names}")
-        if whole:
-            return whole[0]
+        for patterns in _PATTERNS:
+            found = {file for pattern in patterns for file in folder.glob(pattern)}
+            # Parts are listed by an index: a-00001-of-00002.
+            whole = sorted(file for file in found if "-of-" not in file.name)
+            if len(whole) > 1:
+                names = ", ".join(file.name for file in whole)
+                raise ValueError(
+                    f"{folder} holds weights in many forms: name one, {names}"
+                )
+            if whole:
+                return whole[0]
+    if newest := _newest_checkpoint(path):
+        raise FileNotFoundError(
+            f"{path} holds no weights itself, but a training script's checkpoints: "
+            f"name one of them, as {newest}"
+        )
     held = [file.relative_to(path) for at in folders for file in at.glob("*")]
     shown = ", ".join(map(str, sorted(held)[:10])) or "nothing"
     more = ", ..." if len(held) > 10 else ""
     raise FileNotFoundError(
         f"{path} holds no weights: none of {', '.join(_NAMES)}; it holds {shown}{more}"
     )
+
+
+def _newest_checkpoint(path: pathlib.Path) -> pathlib.Path | None:
+    """The checkpoint-N of the largest N in a folder."""
+    found = (
+        (int(match[1]), place)
+        for place in path.glob("checkpoint-*")
+        if (match := re.fullmatch(r"checkpoint-(\d{1,15})", place.name))
+        and place.is_dir()
+    )
+    return max(found, default=(0, None))[1]
 
 
 def scheduler_file(folder: pathlib.Path) -> pathlib.Path | None:

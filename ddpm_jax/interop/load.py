@@ -125,6 +125,12 @@ def _filled(tensors: StateDict, peers: KeyMap) -> dict[str, np.ndarray]:
             raise ValueError(
                 f"the tensor {key} must hold floating point numbers; got {tensor.dtype}"
             )
+        finite = np.isfinite(tensor)
+        if not finite.all():
+            raise ValueError(
+                f"the tensor {key} must hold finite numbers; {np.sum(~finite):,} of "
+                f"{finite.size:,} are NaN or infinite, as after a diverged training"
+            )
         for path, peer in parts:
             params[path] = np.ascontiguousarray(peer.load(tensor))
     return params

@@ -38,6 +38,7 @@ class Weights(NamedTuple):
         layout: whose layout the files have.
         sources: what each source said of the config: {source: {field: value}}.
         entry: of the file, where that holds more than these weights.
+        others: the entries of other weights in it.
     """
 
     config: Config
@@ -46,6 +47,7 @@ class Weights(NamedTuple):
     layout: str
     sources: Sources
     entry: str = ""
+    others: tuple[str, ...] = ()
 
 
 class Identity(NamedTuple):
@@ -74,7 +76,7 @@ def read_model(path: pathlib.Path | str, hints: Hints | None = None) -> Weights:
     hints = hints or Hints()
     file = folders.weights_file(pathlib.Path(path))
     with _naming(file):
-        tensors, entry = read_state_dict(file)
+        tensors, entry, others = read_state_dict(file)
         layout = layout_of(tensors)
     if hints.attention_order is not None and layout != "openai":
         raise ValueError(
@@ -84,12 +86,13 @@ def read_model(path: pathlib.Path | str, hints: Hints | None = None) -> Weights:
     if layout == "ours":
         return _read_archive(file, tensors, hints)
     if layout == "diffusers":
-        return _read_diffusers(file, tensors, hints)._replace(entry=entry)
+        read = _read_diffusers(file, tensors, hints)
+        return read._replace(entry=entry, others=others)
     shapes = {key: tensor.shape for key, tensor in tensors.items()}
     with _naming(file):
         config, keymap, sources = identify(shapes, layout, hints)
         params = load.load_params(tensors, config, keymap)
-    return Weights(config, params, hints.step or 0, layout, sources, entry)
+    return Weights(config, params, hints.step or 0, layout, sources, entry, others)
 
 
 def _read_archive(file: pathlib.Path, tensors: StateDict, hints: Hints) -> Weights:

@@ -17,12 +17,17 @@ _LANDMARKS: dict[str, Layout] = {
     "temb.dense.0.weight": "ho",
     "time/dense1/kernel": "ours",
 }
-# What wraps a network puts its own name before the keys: DataParallel, torch.compile,
+# What wraps a network puts its own names before the keys: DataParallel, torch.compile,
 # averages of weights, latent diffusion's and Lightning's trainers.
-_WRAPPED = re.compile(
-    r"((?:(?:module|_orig_mod|ema_model|model|diffusion_model)\.)*)"
-    rf"(?:{'|'.join(map(re.escape, _LANDMARKS))})"
-)
+_WRAPPED = re.compile(rf"((?:[^.]+\.)*)(?:{'|'.join(map(re.escape, _LANDMARKS))})")
+# A key of other networks that are often met, as it ends.
+_FOREIGN: dict[str, str] = {
+    r"downs\.0\.0\.block1\.proj\.weight": "lucidrains' denoising_diffusion_pytorch",
+    r"all_modules\.\d+\.\w+": "score_sde's DDPM, DDPM++ or NCSN++",
+    r"mid\.0\.resblocks\.conv1\.weight": "rosinality's denoising-diffusion-pytorch",
+    r"time_embedding\.timembedding\.1\.weight": "w86763777's pytorch-ddpm",
+    r"blocks\.0\.adaLN_modulation\.1\.weight": "DiT or SiT, transformers",
+}
 # The other models of a latent diffusion model's file.
 _LATENT = ("first_stage_model.", "cond_stage_model.")
 
@@ -41,20 +46,24 @@ class Structure(NamedTuple):
     resblock_updown: bool
 
 
-def prefix_of(keys: Collection[str]) -> str | None:
-    """What stands before every key of the network among these; averages go first.
+def prefixes_of(keys: Collection[str]) -> list[str]:
+    """What stands before the keys of each network among these; none if none is known.
 
-    None means that there is no network that is known here.
+    "" is a network whose keys are whole.
     """
     matches = (_WRAPPED.fullmatch(key) for key in keys)
-    found = {match[1] for match in matches if match}
-    return min(
-        found, key=lambda prefix: ("ema_model." not in prefix, prefix), default=None
-    )
+    return list(dict.fromkeys(match[1] for match in matches if match))
 
 
-def unwrapped(tensors: Mapping[str, T], prefix: str) -> dict[str, T]:
+def unwrapped(
+    tensors: Mapping[str, T], prefix: str, prefixes: Collection[str] = ()
+) -> dict[str, T]:
     """The tensors whose keys begin with the prefix, without it.
+
+    Args:
+        tensors: by key.
+        prefix: of the keys that are meant.
+        prefixes: those of the other networks; what they have is left out.
 
     Raises:
         ValueError: if they are a part of a latent diffusion model.
@@ -65,8 +74,12 @@ def unwrapped(tensors: Mapping[str, T], prefix: str) -> dict[str, T]:
                 "these are the weights of a latent diffusion model, whose network does "
                 f"not read pixels: {key} is among them"
             )
-    cut = len(prefix)
-    return {key[cut:]: x for key, x in tensors.items() if key.startswith(prefix)}
+    longer = tuple(x for x in prefixes if x != prefix and x.startswith(prefix))
+    return {
+        key.removeprefix(prefix): x
+        for key, x in tensors.items()
+        if key.startswith(prefix) and not key.startswith(longer)
+    }
 
 
 def layout_of(keys: Collection[str]) -> Layout:
@@ -78,6 +91,12 @@ def layout_of(keys: Collection[str]) -> Layout:
     for key, layout in _LANDMARKS.items():
         if key in keys:
             return layout
+    for ending, name in _FOREIGN.items():
+        if any(re.fullmatch(rf"(?:.*\.)?{ending}", key) for key in keys):
+            raise ValueError(
+                f"these are the weights of {name}: another network than the U-Nets of "
+                "DDPM, Improved DDPM, guided diffusion and diffusers, which are read"
+            )
     some = ", ".join(sorted(keys)[:3])
     raise ValueError(
         f"these are not the weights of a network that is known here ({len(keys)} "

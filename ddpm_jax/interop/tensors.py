@@ -67,12 +67,18 @@ def read_safetensors(path: pathlib.Path) -> StateDict:
     return {key: tensor(key) for key in file.keys()}
 
 
-def read_shards(path: pathlib.Path) -> StateDict:
-    """The state dict of the safetensors files that an index beside them lists.
+def read_shards(
+    path: pathlib.Path, read: Callable[[pathlib.Path], StateDict]
+) -> StateDict:
+    """The state dict of the files that an index beside them lists.
+
+    Args:
+        path: of the index.
+        read: a file -> its state dict.
 
     Raises:
-        ValueError, OSError, ImportError: as `read_safetensors`, and if the index does
-            not fit the files.
+        ValueError, OSError, ImportError: as `read`, and if the index does not fit the
+            files.
     """
     index = read_object(path)
     try:
@@ -88,7 +94,7 @@ def read_shards(path: pathlib.Path) -> StateDict:
     for name in names:
         if not path.with_name(name).is_file():
             raise FileNotFoundError(f"there is no {path.with_name(name)}, a part of it")
-        shards[name] = read_safetensors(path.with_name(name))
+        shards[name] = read(path.with_name(name))
     absent = [key for key, name in places.items() if key not in shards[name]]
     if absent:
         raise ValueError(f"{path.with_name(places[absent[0]])} must hold {absent[0]}")

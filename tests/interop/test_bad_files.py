@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import time
 import types
 
 import numpy as np
@@ -82,6 +83,16 @@ def test_integers_are_no_weights(tmp_path, peer_weights):
     refused(path, SIZE, "norm_out.weight", "int8")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none_are_no_weights(value, tmp_path, peer_weights):
+    tensors = peer_weights(HO)
+    key = "mid.attn_1.q.weight"
+    tensors[key].flat[:3] = value
+    path = written(tmp_path / "weights.safetensors", tensors)
+    line = refused(path, SIZE, str(path), key, "3 of 4,096 are NaN or infinite")
+    assert "finite numbers" in line
+
+
 def test_half_precision_is_read(tmp_path, peer_weights):
     tensors = peer_weights(HO)
     tensors["norm_out.weight"] = tensors["norm_out.weight"].astype(np.float16)
@@ -125,6 +136,41 @@ def test_a_pointer_is_no_file_of_weights(name, tmp_path):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n"
     (tmp_path / name).write_text(pointer)
     refused(tmp_path / name, SIZE, name, "git lfs pull")
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "taken"),
+    [
+        (("", "ema."), "ema."),
+        (("model.", "model.ema."), "model.ema."),
+        (("shadow.module.", "net."), "shadow.module."),
+        (("a.b.c.", "a.b."), "a.b.c."),
+    ],
+)
+def test_of_many_networks_an_average_is_read(prefixes, taken, tmp_path, peer_weights):
+    tensors = {
+        f"{prefix}{key}": x + (prefix != taken)
+        for prefix in prefixes
+        for key, x in peer_weights(HO).items()
+    }
+    path = written(tmp_path / "weights.safetensors", tensors)
+    found = read_state_dict(path)
+    assert found.entry == f"{taken}*"
+    (other,) = (prefix for prefix in prefixes if prefix != taken)
+    assert found.others == (f"{other}*" if other else "the file's own names",)
+    kernel = peer_weights(HO)["conv_in.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(
+        read_model(path, SIZE).params["conv_in"]["kernel"], kernel
+    )
+
+
+def test_a_file_of_very_many_networks_is_refused_at_once(tmp_path):
+    key = "temb.dense.0.weight"
+    tensors = {f"part{i}.{key}": np.zeros((1, 1), np.float32) for i in range(20_000)}
+    path = written(tmp_path / "weights.safetensors", tensors)
+    began = time.perf_counter()
+    refused(path, SIZE, str(path), "20000 networks")
+    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize("suffix", ["pt", "bin", "npz"])
@@ -292,7 +338,7 @@ def test_an_old_pytorch_is_not_trusted_with_files(version, tmp_path, monkeypatch
 
     torch = types.SimpleNamespace(__version__=version, load=load)
     monkeypatch.setitem(sys.modules, "torch", torch)
-    (tmp_path / "weights.pt").write_bytes(b"\x80\x02}.")
+    (tmp_path / "weights.pt").write_bytes(b"PK")
     with pytest.raises((ImportError, ValueError)) as caught:
         read_model(tmp_path / "weights.pt")
     new = version.startswith("2.11")

@@ -41,16 +41,24 @@ def expected(diffusers_folder):
     return read_model(diffusers_folder)
 
 
-def sharded(folder):
+def sharded(folder, index=INDEX):
     """The folder with its weights in two files and an index."""
     tensors = load_file(folder / PLAIN)
     (folder / PLAIN).unlink()
-    names = ["a-00001-of-00002.safetensors", "a-00002-of-00002.safetensors"]
+    ending = "bin" if ".bin." in index else "safetensors"
+    names = [f"a-0000{i}-of-00002.{ending}" for i in (1, 2)]
     places = {key: names[i % 2] for i, key in enumerate(tensors)}
     for name in names:
         part = {key: x for key, x in tensors.items() if places[key] == name}
-        save_file(part, folder / name)
-    write(folder / INDEX, {"weight_map": places})
+        save_as(part, folder / name)
+    write(folder / index, {"metadata": {"total_size": 1}, "weight_map": places})
+
+
+def save_as(tensors, path):
+    if path.suffix == ".safetensors":
+        return save_file(tensors, path)
+    torch = pytest.importorskip("torch")
+    torch.save({key: torch.from_numpy(x) for key, x in tensors.items()}, path)
 
 
 def test_a_variant_that_is_alone_is_read(diffusers_folder, expected):
@@ -67,6 +75,78 @@ def test_many_files_are_read_by_their_index(given, diffusers_folder, expected):
     sharded(diffusers_folder)
     place = diffusers_folder / INDEX if given == "index" else diffusers_folder
     assert_same(read_model(place), expected)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "diffusion_pytorch_model.safetensors.index.fp16.json",
+        "diffusion_pytorch_model.bin.index.json",
+        "diffusion_pytorch_model.bin.index.fp16.json",
+        "pytorch_model.bin.index.json",
+    ],
+)
+def test_many_files_of_every_form_are_read(index, diffusers_folder, expected):
+    sharded(diffusers_folder, index)
+    for place in (diffusers_folder, diffusers_folder / index):
+        assert_same(read_model(place), expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin"),
+        *("pytorch_model.bin", "diffusion_pytorch_model.non_ema.safetensors"),
+    ],
+)
+def test_a_file_of_every_form_is_read(name, diffusers_folder, expected):
+    tensors = load_file(diffusers_folder / PLAIN)
+    (diffusers_folder / PLAIN).unlink()
+    save_as(tensors, diffusers_folder / name)
+    assert_same(read_model(diffusers_folder), expected)
+
+
+def test_safetensors_go_before_what_pytorch_reads(diffusers_folder, expected):
+    variant = diffusers_folder / "diffusion_pytorch_model.fp16.safetensors"
+    (diffusers_folder / PLAIN).rename(variant)
+    variant.with_suffix(".bin").write_bytes(b"not read")
+    assert_same(read_model(diffusers_folder), expected)
+
+
+def test_a_part_that_was_not_fetched_is_named(diffusers_folder):
+    sharded(diffusers_folder)
+    part = diffusers_folder / "a-00002-of-00002.safetensors"
+    part.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\n")
+    with pytest.raises(ValueError, match=r"a-00002.*git lfs pull"):
+        read_model(diffusers_folder)
+
+
+def test_a_byte_order_mark_is_no_harm(diffusers_folder, expected):
+    write(diffusers_folder / "scheduler_config.json", {"num_train_timesteps": 77})
+    for path in diffusers_folder.glob("*.json"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    weights = read_model(diffusers_folder)
+    assert_same(weights, expected)
+    assert weights.config.diffusion.schedule.num_steps == 77
+
+
+def test_names_of_blocks_may_have_the_first_versions_prefix(diffusers_folder, expected):
+    said = diffusers_folder / "config.json"
+    blocks = {
+        key: [f"UNetRes{kind}" for kind in json.loads(said.read_text())[key]]
+        for key in ("down_block_types", "up_block_types")
+    }
+    extend(said, blocks)
+    assert read_model(diffusers_folder).config == expected.config
+
+
+def test_a_run_of_a_training_script_points_to_its_newest_checkpoint(diffusers_folder):
+    run = diffusers_folder.parent / "run"
+    for step in (500, 1500, 900):
+        (run / f"checkpoint-{step}" / "unet").mkdir(parents=True)
+    (run / "checkpoint-9999").write_text("no folder")
+    with pytest.raises(FileNotFoundError, match=r"name one of .*/checkpoint-1500$"):
+        read_model(run)
 
 
 def test_an_index_that_does_not_fit_is_named(diffusers_folder):
