@@ -80,12 +80,12 @@ def _writes(path: pathlib.Path, content: bytes) -> Harm:
 
 
 def _another(run: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
-    """The same file of another step; or, where none has it, one beside it."""
+    """The same file of another step; or, where none has it, another file."""
     for step in STEPS:
         other = pathlib.Path("checkpoints", str(step), *path.parts[2:])
         if other != path and (run / other).is_file():
             return run / other
-    return next(x for x in sorted((run / path).parent.iterdir()) if x != run / path)
+    return run / next(x for x in files(run, OLDEST) if x != path)
 
 
 def folders(other: pathlib.Path) -> dict[str, Harm]:

@@ -12,7 +12,7 @@ import logging
 import math
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,16 +20,17 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 from ddpm_jax.training import checksums
+from ddpm_jax.training.integrity import ALL as ALL
+from ddpm_jax.training.integrity import LOSS, damage
+from ddpm_jax.training.integrity import MODEL as MODEL
+from ddpm_jax.training.integrity import CheckpointError as CheckpointError
+from ddpm_jax.training.integrity import check as check
+from ddpm_jax.training.integrity import complete_steps as complete_steps
+from ddpm_jax.training.integrity import find_good as find_good
+from ddpm_jax.training.integrity import set_aside as set_aside
 from ddpm_jax.training.state import TrainState
 
-MODEL = ("ema", "config")  # the items that a sample needs
-ALL = ("state", *MODEL)
-LOSS = "metrics"  # Orbax's name for it
 UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax writes under STEP and this
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or that belongs to another model."""
 
 
 class _Manager(ocp.CheckpointManager):
@@ -38,7 +39,7 @@ class _Manager(ocp.CheckpointManager):
     def metrics(self, step: int) -> Any:
         """What was saved to rank the step by; None where that is lost."""
         place = pathlib.Path(self.directory)
-        return None if _damage(place, step, [LOSS]) else super().metrics(step)
+        return None if damage(place, step, [LOSS]) else super().metrics(step)
 
 
 class _Links:
@@ -170,95 +171,9 @@ def save_model(
             raise OSError(f"Orbax did not save step {step} under {directory}")
 
 
-def complete_steps(directory: pathlib.Path) -> list[int]:
-    """The steps that were saved to their end, newest first.
-
-    A stray directory whose name is a number is not a checkpoint.
-    """
-    marks = (checksums.NAME, checksums.METADATA)  # one may be lost: that is damage
-    return [
-        step
-        for step in _numbers(directory)
-        if any((directory / str(step) / mark).exists() for mark in marks)
-    ]
-
-
 def latest_step(manager: ocp.CheckpointManager) -> int | None:
     """The newest complete step, or None if there is none yet."""
     return next(iter(complete_steps(pathlib.Path(manager.directory))), None)
-
-
-def find_good(
-    directory: pathlib.Path, items: Iterable[str] = ALL
-) -> tuple[int | None, dict[int, str]]:
-    """The newest step whose files are as they were written, and what ails newer ones.
-
-    Raises:
-        CheckpointError: if there are checkpoints and none is good.
-    """
-    items = list(items)
-    whole = complete_steps(directory)
-    chosen, ailing = None, {}
-    for step in _numbers(directory):
-        reason = _damage(directory, step, items)
-        if reason is None:
-            chosen = step
-            break
-        ailing[step] = reason if step in whole else "no complete checkpoint"
-    if ailing and complete_steps(directory) != whole:
-        return find_good(directory, items)  # a run that goes on has deleted old steps
-    if chosen is None and whole:
-        raise CheckpointError(
-            f"{directory} holds no good checkpoint: in step {whole[0]}, "
-            f"{ailing[whole[0]]}"
-            + (f"; {len(whole) - 1} more are damaged" if len(whole) > 1 else "")
-        )
-    return chosen, ailing
-
-
-def check(directory: pathlib.Path, step: int, items: Iterable[str] = ALL) -> None:
-    """Raises CheckpointError unless the step's files are as they were written."""
-    reason = _damage(directory, step, items)
-    if reason is not None:
-        place = directory / str(step)
-        raise CheckpointError(f"checkpoint {place} is damaged: {reason}")
-
-
-def set_aside(directory: pathlib.Path) -> list[str]:
-    """Renames what stands where checkpoints belong and is none; says what and why.
-
-    Damaged steps newer than the newest good one, older ones that are not what they are
-    called or have lost their loss, and what else has the name of a step, keep all their
-    files under a name that nothing mistakes for a step. One process does this, before
-    any opens the directory.
-
-    Raises:
-        CheckpointError: if there are checkpoints and none is good.
-    """
-    good, ailing = find_good(directory)
-    whole = complete_steps(directory)
-    aside, said = {}, []
-    for step in whole:
-        reason = ailing.get(step) or _damage(directory, step, [], also=[LOSS])
-        if step in ailing:
-            aside[str(step)] = f"{reason}; going on from step {good}"
-        elif reason is not None and step == good:
-            said.append(f"checkpoint {directory / str(step)} is not ranked: {reason}")
-        # One that has lost its sums was being deleted when the run died; Orbax goes on.
-        elif reason is not None and (directory / str(step) / checksums.NAME).exists():
-            aside[str(step)] = reason
-    for path in directory.glob("*"):
-        if path.name.isdecimal() and path.name not in map(str, whole):
-            aside[path.name] = "no complete checkpoint"
-    for name, reason in aside.items():
-        place = directory / f"{name}.damaged"
-        while place.exists():
-            place = place.with_name(place.name + "_")
-        (directory / name).rename(place)
-        said.append(
-            f"checkpoint {directory / name} set aside as {place.name}: {reason}"
-        )
-    return said
 
 
 def restore_config(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
@@ -308,20 +223,6 @@ def _add_checksums(directory: pathlib.Path) -> None:
     for path in directory.glob(f"*{UNFINISHED}*"):
         if path.is_dir():
             checksums.write(path, int(path.name.split(".")[0]), run)
-
-
-def _numbers(directory: pathlib.Path) -> list[int]:
-    """What is called as a step is, newest first."""
-    names = (x.name for x in directory.glob("*") if x.name.isdecimal())
-    return sorted((int(x) for x in names if x == str(int(x))), reverse=True)
-
-
-def _damage(
-    directory: pathlib.Path, step: int, items: Iterable[str], also: Iterable[str] = ()
-) -> str | None:
-    run = checksums.run_of(directory)
-    place = directory / str(step)
-    return checksums.damage(place, items, also=also, step=step, run=run)
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, item: str, args: Any) -> Any:
