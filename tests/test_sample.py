@@ -113,7 +113,7 @@ def test_labels_take_turns(run, tmp_path, monkeypatch):
         return {**params, "label": {"embedding": far}}
 
     load_changed(monkeypatch, run, learned)
-    mixed = drawn(run, tmp_path / "mixed", label=(0, 1, 2), png=True)
+    mixed = drawn(run, tmp_path / "mixed", label=("0", "1", "2"), png=True)
     for label in (0, 1, 2):
         alone = drawn(run, tmp_path / str(label), label=(label,))
         assert np.abs(mixed - alone)[label::3].max() <= 1
@@ -133,6 +133,7 @@ def test_every_sampler_draws(run, tmp_path, sampler):
     [
         ({"label": (11,)}, r"a label must lie in 0\.\.9; got 11"),
         ({"label": (*range(9), 99)}, r"a label must lie in 0\.\.9; got 99"),
+        ({"label": ("cat",)}, r"a label must be one of 0, 1, .*, 9; got 'cat'"),
         ({"steps": 1}, "a single step is the first of the chain"),
         ({"steps": 21}, r"must lie in 1\.\.20; got 21"),
         ({"sampler": "euler"}, "sampler must be one of"),

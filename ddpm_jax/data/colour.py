@@ -14,6 +14,7 @@ from PIL import Image, ImageCms
 Background = int | tuple[int, int, int]  # grey, or red, green, blue; each in 0..255
 WHITE = 255
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # more than 8 bits of grey
+BLACK_POINT = 0x2000  # LittleCMS's flag; Pillow has had a name for it since 10.3
 SAME = 2  # grey levels by which a profile may differ from sRGB and still be sRGB
 
 
@@ -153,7 +154,7 @@ def _conversion(profile: bytes | None, mode: str) -> _Conversion:
             takes,
             "RGB",
             ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            BLACK_POINT,  # type: ignore[arg-type]  # an int does in every version
         )
     # No LittleCMS in this Pillow, or no such profile: Pillow raises many types.
     except Exception as error:

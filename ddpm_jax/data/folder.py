@@ -6,8 +6,8 @@ from pathlib import Path
 from ddpm_jax.data.arrays import ImageArrays
 from ddpm_jax.data.colour import WHITE, Background
 from ddpm_jax.data.listing import list_images
-from ddpm_jax.data.pixels import check_shape, decode, fit
-from ddpm_jax.data.sources import Example, read_all
+from ddpm_jax.data.pixels import check_header, check_shape, decode, fit
+from ddpm_jax.data.sources import Example, listed_errors, progress_bar, read_all
 
 
 class FolderSource:
@@ -50,6 +50,24 @@ class FolderSource:
         self.resize = resize
         self.background = background
         self.files, self.labels, self.label_names, self.notes = list_images(self.path)
+
+    def check_files(self) -> None:
+        """Opens every file, decoding none: finds what is no image or of another size.
+
+        Raises:
+            ValueError: naming all of them (ten, and how many).
+        """
+        shape = None if self.resize else self.image_shape
+        bad: list[str] = []
+        bar = progress_bar(f"opening the images of {self.name}", len(self))
+        for i in bar:
+            try:
+                file = self.path / self.files[i]
+                check_header(file, str(file), shape=shape)
+            except ValueError as error:
+                bad.append(str(error))
+        if bad:
+            raise ValueError(listed_errors(self.name, bad, len(self), len(self)))
 
     def __len__(self) -> int:
         return len(self.files)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_jax.data.arrays import ImageArrays
-from ddpm_jax.data.sources import Example, ImageSource
+from ddpm_jax.data.sources import Example, ImageSource, check_files
 
 SHOWN = 10  # names that a message holds at most
 
@@ -109,6 +109,10 @@ class _Relabelled:
         self.source, self.order, self.label_names = source, order, names
         self.name, self.image_shape = source.name, source.image_shape
         self.notes = getattr(source, "notes", ())
+
+    def check_files(self) -> None:
+        """As the source that it is made of (see `sources.check_files`)."""
+        check_files(self.source)
 
     def __len__(self) -> int:
         return len(self.source)

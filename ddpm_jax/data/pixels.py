@@ -1,8 +1,10 @@
 """From an encoded picture of any kind to a uint8 image of the shape asked for."""
 
+import contextlib
 import functools
 import os
 import warnings
+from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
@@ -58,13 +60,47 @@ def decode(
         ValueError: if it cannot be read, is of none of the formats, has more pixels
             than Pillow takes for a picture, or numbers of unknown range.
     """
+    with _opened(file, what) as opened:
+        stored = storage(opened)
+        picture = ImageOps.exif_transpose(opened)
+        picture.load()
+        picture, lost = opaque_srgb(picture, stored, background)
+    if lost is not None:  # without the file's name, so that it is said only once
+        warnings.warn(
+            f"a colour profile cannot be applied ({lost}): the colours of pictures "
+            "with it are taken to be sRGB",
+            stacklevel=2,
+        )
+    return picture
+
+
+def check_header(
+    file: str | os.PathLike[str], what: str, *, shape: tuple[int, int, int] | None
+) -> None:
+    """What can be known of a file without decoding it: its format and its size.
+
+    Args:
+        shape: (h, w, c) that it must have; None = any.
+
+    Raises:
+        ValueError: as `decode` and `fit` would, naming it.
+    """
+    with _opened(file, what) as opened:
+        storage(opened)
+        size = opened.size
+    if shape is not None and sorted(size) != sorted(shape[:2]):  # it may lie on a side
+        _check_size(size, what, shape)
+
+
+@contextlib.contextmanager
+def _opened(
+    file: str | os.PathLike[str] | IO[bytes], what: str
+) -> Iterator[Image.Image]:
+    """The file as a picture whose pixels are not yet read; errors become one line."""
     formats = readable_formats()
     try:
         with Image.open(file, formats=formats) as opened:
-            stored = storage(opened)
-            picture = ImageOps.exif_transpose(opened)
-            picture.load()
-            picture, lost = opaque_srgb(picture, stored, background)
+            yield opened
     except UnidentifiedImageError as error:
         raise ValueError(
             f"{what}: cannot be read as an image: its content is none of "
@@ -73,13 +109,6 @@ def decode(
     except Exception as error:  # Pillow's decoders report a bad file by many types
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{what}: cannot be read as an image: {reason}") from error
-    if lost is not None:  # without the file's name, so that it is said only once
-        warnings.warn(
-            f"a colour profile cannot be applied ({lost}): the colours of pictures "
-            "with it are taken to be sRGB",
-            stacklevel=2,
-        )
-    return picture
 
 
 @functools.cache
@@ -107,15 +136,21 @@ def fit(
     height, width, channels = shape
     if picture.size != (width, height):
         if not resize:
-            raise ValueError(
-                f"{what}: images must be {width}x{height} (width x height) unless "
-                f"resize is on; got {picture.width}x{picture.height}"
-            )
+            _check_size(picture.size, what, shape)
         picture = _crop(picture, width / height)
     picture = picture.convert(MODES[channels])
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(picture, np.uint8).reshape(shape)
+
+
+def _check_size(size: tuple[int, int], what: str, shape: tuple[int, int, int]) -> None:
+    height, width, _ = shape
+    if size != (width, height):
+        raise ValueError(
+            f"{what}: images must be {width}x{height} (width x height) unless "
+            f"resize is on; got {size[0]}x{size[1]}"
+        )
 
 
 def _crop(picture: Image.Image, proportion: float) -> Image.Image:

@@ -20,7 +20,7 @@ class ImageSource(Protocol):
 
     An example is {"image": uint8 (h, w, c), "label": int32}, without the label where
     the source has none. A source may have `notes`, a tuple of lines that a person
-    should know of it.
+    should know of it, and `check_files`, which see.
     """
 
     @property
@@ -45,6 +45,17 @@ def num_bytes(source: ImageSource) -> int:
     return len(source) * math.prod(source.image_shape)
 
 
+def check_files(source: ImageSource) -> None:
+    """Has a source look for examples that it can tell to be bad without reading them.
+
+    Raises:
+        ValueError: naming all of them (ten, and how many).
+    """
+    check = getattr(source, "check_files", None)
+    if check is not None:
+        check()
+
+
 def read_all(source: ImageSource, *, progress: bool = True) -> ImageArrays:
     """Every example of a source, in order, with a progress bar if it takes a while.
 
@@ -54,13 +65,7 @@ def read_all(source: ImageSource, *, progress: bool = True) -> ImageArrays:
     """
     images = np.empty((len(source), *source.image_shape), np.uint8)
     labels = np.empty(len(source), np.int32) if source.label_names else None
-    bar = tqdm(
-        range(len(source)),
-        desc=f"reading {source.name}",
-        unit=" images",
-        delay=1.0,  # seconds: a short wait needs no bar
-        disable=None if progress else True,  # None: shown on a terminal only
-    )
+    bar = progress_bar(f"reading {source.name}", len(source), progress)
     bad: list[str] = []
     for i in bar:
         try:
@@ -82,6 +87,17 @@ def read_all(source: ImageSource, *, progress: bool = True) -> ImageArrays:
         label_names=source.label_names,
         name=source.name,
         notes=getattr(source, "notes", ()),
+    )
+
+
+def progress_bar(what: str, num_examples: int, progress: bool = True) -> "tqdm[int]":
+    """Counts the examples, on a terminal, after the first second."""
+    return tqdm(
+        range(num_examples),
+        desc=what,
+        unit=" images",
+        delay=1.0,  # seconds: a short wait needs no bar
+        disable=None if progress else True,  # None: shown on a terminal only
     )
 
 

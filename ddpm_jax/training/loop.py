@@ -25,6 +25,7 @@ from ddpm_jax.config import (
     to_dict,
 )
 from ddpm_jax.data.labels import listed, relabelled
+from ddpm_jax.data.sources import check_files
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.images import grid, save_png, to_uint8
 from ddpm_jax.training import checkpoints, parallel
@@ -123,6 +124,8 @@ def _run(config: Config, workdir: pathlib.Path) -> Outcome:
         names = kept_class_names(config.data, source, before)
         if main and names not in (None, source.label_names):
             print(f"labels keep the run's own order: {listed(names)}", flush=True)
+        if main and before is None and not config.data.resident:
+            check_files(source)  # those held in memory have all been read
         if names is not None:
             source = relabelled(source, names)
             labelled = dataclasses.replace(config.data, class_names=names)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_jax.data import FolderSource, load_folder, sources
+from ddpm_jax.data import FolderSource, load_folder, relabelled, sources
 
 
 def write(path, pixels, **kwargs):
@@ -138,6 +138,29 @@ def test_all_bad_images_are_named_together(tmp_path):
     named = [i for i in range(14) if f"{i:02}.png" in line]
     assert named == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11]
     assert line.endswith("; and 2 more") and "\n" not in line
+
+
+def test_headers_alone_tell_much(tmp_path, pictures):
+    """What a streamed run asks before its first step; no pixel is decoded."""
+    write(tmp_path / "a" / "good.png", pictures[0])
+    write(tmp_path / "a" / "wide.png", np.zeros((4, 5)))
+    (tmp_path / "a" / "zero.png").write_bytes(b"")
+    whole = (tmp_path / "a" / "good.png").read_bytes()
+    (tmp_path / "a" / "half.png").write_bytes(whole[: len(whole) // 2])
+
+    def check(size, **policy):
+        source = FolderSource(tmp_path, image_size=size, **policy)
+        with pytest.raises(ValueError) as error:
+            sources.check_files(relabelled(source, ("a",)))
+        return str(error.value)
+
+    assert "zero.png" in check(4, resize=True) and "wide" not in check(4, resize=True)
+    assert "2 of 4 images cannot be used" in check(4)
+    for bad in ("wide.png: images must be 4x4 ", "got 5x4", "zero.png: "):
+        assert bad in check(4)
+    FolderSource(tmp_path / "a", image_size=4)  # nothing is opened before
+    (tmp_path / "a" / "zero.png").unlink()
+    sources.check_files(FolderSource(tmp_path, image_size=4, resize=True))
 
 
 def test_hopeless_folders_are_not_read_to_their_end(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image, ImageCms, features
+from PIL import EpsImagePlugin, Image, ImageCms
 
 from ddpm_jax.data import load_folder
 from ddpm_jax.data.pixels import FORMATS, decode, readable_formats
@@ -22,6 +22,8 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def encoded(picture, format, **options):
+    if format not in readable_formats() or format not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {format}")
     file = io.BytesIO()
     picture.save(file, format=format, **options)
     return file.getvalue()
@@ -202,8 +204,10 @@ def test_a_gif_with_a_transparent_colour():
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM", "JPEG2000"])
 def test_sixteen_bits_of_grey_are_scaled(format):
-    picture = Image.fromarray(DEEP.astype(np.uint16))
-    data = encoded(picture, format)
+    if format == "PPM":
+        data = b"P5 6 2 65535\n" + DEEP.astype(">u2").tobytes()
+    else:
+        data = encoded(Image.fromarray(DEEP.astype(np.uint16)), format)
     np.testing.assert_array_equal(decoded(data, channels=1), LEVELS)
     np.testing.assert_array_equal(decoded(data)[..., 1], LEVELS)
 
@@ -238,9 +242,8 @@ def test_sixteen_bits_of_colour_keep_their_high_byte():
         (tiff(np.full((2, 2), 7, "<u4"), 32), "32 bits"),
         (tiff(np.full((2, 2), -7, "<i2"), 16, sample_format=2), "32 bits"),
         (tiff(np.full((2, 2), 0.5, "<f4"), 32, sample_format=3), "floating point"),
-        (b"Pf\n2 1\n-1.0\n" + np.zeros(2, "<f4").tobytes(), "floating point"),
     ],
-    ids=["int32", "int16", "float", "pfm"],
+    ids=["int32", "int16", "float"],
 )
 def test_numbers_of_unknown_range_are_refused(data, what):
     with pytest.raises(ValueError, match=f"odd: .*8 or 16 bits.*got {what}"):
@@ -408,8 +411,6 @@ def one_line(data):
 
 @pytest.mark.parametrize("format", [x for x in FORMATS if x != "DIB"])
 def test_damaged_files_are_refused_in_one_line(format):
-    if format == "AVIF" and not features.check("avif"):
-        pytest.skip("this Pillow has no AVIF")
     whole = saved(format)
     assert one_line(whole)
     for cut in (0, 1, 10, len(whole) // 2):
@@ -441,13 +442,15 @@ def test_nothing_else_is_opened(tmp_path, monkeypatch):
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
     )
     (tmp_path / "a.png").write_bytes(script)
-    with pytest.raises(ValueError, match=r"a\.png: .*its content is none of AVIF, BMP"):
+    with pytest.raises(
+        ValueError, match=r"a\.png: .*its content is none of (AVIF, )?BMP"
+    ):
         load_folder(tmp_path, image_size=8)
     assert not started
     assert set(readable_formats()) <= set(FORMATS)
     for format in ("ICO", "PCX", "SGI", "EPS", "PDF"):
-        if format in Image.SAVE:
-            assert not one_line(encoded(Image.fromarray(RGB), format))
+        Image.fromarray(RGB).save(file := io.BytesIO(), format=format)
+        assert not one_line(file.getvalue())
 
 
 def test_a_bomb_is_not_unpacked(monkeypatch):

@@ -13,6 +13,7 @@ import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ddpm_jax.data import batch_indices, load_tfds, open_tfds, stream_batches
 from ddpm_jax.data.builders.mnist import Mnist
@@ -196,6 +197,69 @@ def test_a_set_without_images_is_refused(prepared, monkeypatch):
     monkeypatch.setattr(tfds_source, "_prepared_builder", lambda *args: builder)
     with pytest.raises(ValueError, match=r"a feature 'image'; got \['text'\]"):
         open_tfds("mnist", split="train")
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    return file.getvalue()
+
+
+def open_made(monkeypatch, image, pixels, **options):
+    """A set of one picture with this image feature, as if it were prepared."""
+    import tensorflow_datasets as tfds
+
+    from ddpm_jax.data import tfds_source
+
+    features = {"image": image(tfds.features)}
+    builder = types.SimpleNamespace(
+        info=types.SimpleNamespace(features=features, splits=["train"]),
+        as_data_source=lambda split, decoders: [{"image": png(pixels)}],
+    )
+    asked = []
+
+    def prepared_builder(name, *where):
+        asked.append(where)
+        return builder
+
+    monkeypatch.setattr(tfds_source, "_prepared_builder", prepared_builder)
+    return open_tfds("made", split="train", **options), asked
+
+
+def test_transparent_pictures_lie_on_the_background(monkeypatch):
+    hidden = np.full((4, 4, 4), [0, 255, 0, 0], np.uint8)
+    four = lambda features: features.Image(shape=(4, 4, 4))  # noqa: E731
+    source, _ = open_made(monkeypatch, four, hidden, background=(9, 8, 7))
+    assert source.image_shape == (4, 4, 3)
+    np.testing.assert_array_equal(source[0]["image"], np.full((4, 4, 3), [9, 8, 7]))
+
+
+def test_deep_pictures_are_scaled(monkeypatch):
+    def deep(features):
+        return features.Image(shape=(None, None, 1), dtype=np.uint16)
+
+    source, _ = open_made(
+        monkeypatch, deep, np.full((4, 4), 40_000, np.uint16), image_size=4
+    )
+    assert np.all(source[0]["image"] == round(40_000 / 257))
+
+
+def test_pictures_of_other_numbers_are_refused(monkeypatch):
+    """Floats are stored as the bytes of a PNG of four channels."""
+
+    def floats(features):
+        return features.Image(shape=(4, 4, 1), dtype=np.float32)
+
+    with pytest.raises(ValueError, match=r"made: .*8 or 16 bits a channel; got float32"):
+        open_made(monkeypatch, floats, np.zeros((4, 4, 4), np.uint8))
+
+
+def test_homes_are_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    grey = lambda features: features.Image(shape=(4, 4, 1))  # noqa: E731
+    where = {"data_dir": "~/data", "manual_dir": "~/files"}
+    _, asked = open_made(monkeypatch, grey, np.zeros((4, 4), np.uint8), **where)
+    assert asked == [(str(tmp_path / "data"), str(tmp_path / "files"), True)]
 
 
 def test_unprepared_data_say_what_to_do(tmp_path, monkeypatch):

@@ -85,6 +85,15 @@ def test_a_run_keeps_its_names_and_refuses_others(tmp_path, capsys):
     assert kept == {x: before[x] for x in kept}
 
 
+def test_bad_files_end_a_streamed_run_before_it_begins(tmp_path):
+    folder = make_folder(tmp_path / "images")
+    for name in ("a.png", "b.png"):
+        (folder / "2" / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"2 of 11 images cannot.*2/a\.png.*2/b\.png"):
+        loop.run(tiny(folder, 1, resident=False), tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
 def test_an_old_run_goes_on_with_its_own_order(tmp_path, monkeypatch, capsys):
     """Before names were kept, labels counted the folders as text: 1, 10, 2."""
     folder, workdir = make_folder(tmp_path / "images"), tmp_path / "run"
