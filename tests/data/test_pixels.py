@@ -289,11 +289,11 @@ PRIMARIES = {  # of sRGB, adapted to D50 (IEC 61966-2-1, annex F)
 }
 
 
-def primaries(order):
+def primaries(order, curved=LINEAR):
     """sRGB with its primaries in another order: its red is what `order` begins with."""
     for name, of in zip((b"r", b"g", b"b"), order, strict=True):
         yield name + b"XYZ", b"XYZ \0\0\0\0" + fixed(*PRIMARIES[bytes([of])])
-        yield name + b"TRC", curve(LINEAR)
+        yield name + b"TRC", curve(curved)
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP", "JPEG"])
@@ -308,11 +308,21 @@ def test_colours_of_another_profile_become_srgb(format):
     np.testing.assert_allclose(decoded(data), turned, atol=1)
 
 
-@pytest.mark.parametrize("icc", [SRGB, profile(b"RGB ", *primaries(b"rgb"))])
+NEARLY = profile(b"RGB ", *primaries(b"rgb", LINEAR**1.01))  # by a level, as many are
+
+
+@pytest.mark.parametrize("icc", [SRGB, NEARLY], ids=["own", "nearly"])
 @pytest.mark.parametrize("pixels", [RGB, GREY], ids=["rgb", "grey"])
 def test_a_profile_that_is_srgb_changes_no_bit(icc, pixels):
     data = encoded(Image.fromarray(pixels), "PNG", icc_profile=icc)
     np.testing.assert_array_equal(decoded(data, {2: 1, 3: 3}[pixels.ndim]), pixels)
+
+
+def test_a_gamma_is_not_srgb():
+    """2.2 is another curve, by 8 levels in the dark: 20/255 to its 2.2 is sRGB's 12."""
+    icc = profile(b"RGB ", *primaries(b"rgb", GAMMA**2.2))
+    data = encoded(Image.new("RGB", (2, 2), (20, 20, 20)), "PNG", icc_profile=icc)
+    np.testing.assert_allclose(decoded(data), 12, atol=1)
 
 
 def test_grey_of_another_curve_becomes_srgb():
