@@ -526,7 +526,8 @@ def _json_cases(good: dict[str, bytes]) -> Iterator[tuple[str, str, bytes]]:
         ("prediction_type", [None, ESCAPE, []]),
         ("variance_type", [ESCAPE, [], 3]),
         ("trained_betas", ["many", 3, {}, [[0.1]], [None]]),
-        ("clip_sample", [None, "yes", 2, []]),
+        ("clip_sample", ["yes", 2, [], {}]),
+        ("thresholding", ["yes", 2, [True]]),
         ("_class_name", [ESCAPE, [], 7]),
     ):
         for value in wrong:

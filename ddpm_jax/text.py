@@ -29,6 +29,19 @@ def reason(error: BaseException, most: int = 200) -> str:
     return printable(str(error), most) or type(error).__name__
 
 
+def cause(error: BaseException | None) -> BaseException | None:
+    """The error to raise another from; None where its words would drive a terminal.
+
+    A traceback shows what an error was raised from as it is.
+    """
+    found = error
+    while error is not None:
+        if any(not (c.isprintable() or c in "\n\t") for c in str(error)):
+            return None
+        error = error.__cause__ or error.__context__
+    return found
+
+
 def some(names: Iterable[str], most: int = 20) -> str:
     """The names with commas between them; of very many the first, and how many more."""
     names = list(names)

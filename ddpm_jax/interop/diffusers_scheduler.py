@@ -168,7 +168,9 @@ def _rules_of_clipping(values: dict[str, Any]) -> list[Rule]:
     positive = _is_number(bound) and 0 < bound < math.inf
     inside = _is_number(ratio) and 0 < ratio <= 1
     scales = _is_number(largest) and 1 <= largest < math.inf
+    switches = ("clip_sample", "thresholding")
     return [
+        *(one_of(key, values.get(key), (None, False, True)) for key in switches),
         Rule("clip_sample_range", bound, positive, "a positive number"),
         Rule("dynamic_thresholding_ratio", ratio, inside, "a number in (0, 1]"),
         Rule("sample_max_value", largest, scales, "a number of at least 1"),

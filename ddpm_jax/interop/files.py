@@ -10,7 +10,7 @@ import numpy as np
 from ddpm_jax.interop import npz_files, tensors, torch_files
 from ddpm_jax.interop.averages import Choice, Part, choose
 from ddpm_jax.interop.tensors import StateDict, Tensor
-from ddpm_jax.text import reason
+from ddpm_jax.text import cause, reason
 
 _FLAT: dict[str, Callable[[pathlib.Path], StateDict]] = {
     ".safetensors": tensors.read_safetensors,
@@ -79,7 +79,7 @@ def _named(path: pathlib.Path, key: str, tensor: Tensor) -> Tensor:
                 raise
             raise ValueError(
                 f"{path}: the tensor {key} cannot be read: {reason(error)}"
-            ) from error
+            ) from cause(error)
 
     return tensor._replace(read=read)
 

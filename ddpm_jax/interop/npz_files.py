@@ -11,7 +11,7 @@ from numpy.lib import format as npy
 
 from ddpm_jax.interop.tensors import StateDict, Tensor, as_float32, check_names
 from ddpm_jax.interop.zip_files import open_archive
-from ddpm_jax.text import damaged
+from ddpm_jax.text import cause, damaged
 
 _KIND = ".npz of arrays"
 # Floating point numbers do not pack to a hundredth of their size, not even where half
@@ -55,7 +55,7 @@ def _tensor(
         with archive.open(member) as file:
             header = _read_header(file)
     except Exception as error:  # of zlib, zipfile, numpy and ast
-        raise damaged(path, f"{_KIND}: {name}", error) from error
+        raise damaged(path, f"{_KIND}: {name}", error) from cause(error)
     if header.dtype.hasobject:
         raise ValueError(f"{path} must hold numbers; {name} holds Python objects")
     if header.nbytes != member.file_size:

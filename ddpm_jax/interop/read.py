@@ -23,7 +23,7 @@ from ddpm_jax.interop.json_files import read_object
 from ddpm_jax.interop.published import published
 from ddpm_jax.interop.structure import Layout, Shapes, layout_of, structure_of
 from ddpm_jax.interop.tensors import StateDict, read_metadata
-from ddpm_jax.text import reason
+from ddpm_jax.text import cause, reason
 
 T = TypeVar("T")
 
@@ -201,7 +201,7 @@ def _naming(file: pathlib.Path) -> Iterator[None]:
     except (ValueError, ArithmeticError, MemoryError) as error:
         if isinstance(error, ValueError) and str(file) in str(error):
             raise
-        raise ValueError(f"{file}: {reason(error, 4000)}") from error
+        raise ValueError(f"{file}: {reason(error, 4000)}") from cause(error)
 
 
 def _from_json(path: pathlib.Path, read: Callable[[dict[str, Any]], T]) -> T:
@@ -222,7 +222,7 @@ def _from_json(path: pathlib.Path, read: Callable[[dict[str, Any]], T]) -> T:
         *(ValueError, TypeError, LookupError, AttributeError),
         *(ArithmeticError, RecursionError, MemoryError),
     ) as error:
-        raise ValueError(f"{path}: {reason(error, 2000)}") from error
+        raise ValueError(f"{path}: {reason(error, 2000)}") from cause(error)
 
 
 def _check_no_hints(hints: Hints, said: pathlib.Path) -> None:

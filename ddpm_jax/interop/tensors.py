@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddpm_jax.interop.json_files import read_object
-from ddpm_jax.text import damaged, printable
+from ddpm_jax.text import cause, damaged, printable
 
 
 class Tensor(NamedTuple):
@@ -121,7 +121,7 @@ def _open_safetensors(path: pathlib.Path) -> Any:
     try:
         return safe_open(path, framework="np")
     except SafetensorError as error:
-        raise damaged(path, "safetensors file", error) from error
+        raise damaged(path, "safetensors file", error) from cause(error)
 
 
 def as_float32(array: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 from ddpm_jax.interop import torch_tensors
 from ddpm_jax.interop.averages import Choice, Part, choose
 from ddpm_jax.interop.tensors import StateDict, check_names
-from ddpm_jax.text import printable, reason, some
+from ddpm_jax.text import cause, printable, reason, some
 
 # It reads where tensors lie without reading them; before 2.10 code could run as well.
 OLDEST = (2, 11)
@@ -106,13 +106,13 @@ def _load(torch: Any, path: pathlib.Path) -> torch_tensors.Saved:
             raise ValueError(
                 f"{path} is not a PyTorch file of tensors alone: it names {name[1]}, "
                 "which may be code, and was not run"
-            ) from error
+            ) from cause(error)
         # PyTorch's own words advise to load it without this care.
         advice = "weights_only" in str(error)
         said = "it holds more than tensors" if advice else reason(error, 200)
         raise ValueError(
             f"{path} cannot be read by PyTorch: {_other_kind(path) or said}"
-        ) from error
+        ) from cause(error)
 
 
 def _other_kind(path: pathlib.Path) -> str | None:
@@ -120,7 +120,8 @@ def _other_kind(path: pathlib.Path) -> str | None:
     with path.open("rb") as file:
         beginning = file.read(len(_MAGIC))
     if beginning.startswith(b"PK"):
-        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        # Of a damaged directory zipfile raises errors of many types.
+        with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 return (
                     "it is a TorchScript program, which is code, and was not run; save "

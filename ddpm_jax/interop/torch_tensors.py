@@ -23,7 +23,7 @@ import numpy as np
 
 from ddpm_jax.interop.tensors import Tensor
 from ddpm_jax.interop.zip_files import check_stored, open_archive
-from ddpm_jax.text import damaged
+from ddpm_jax.text import cause, damaged
 
 # What a file of 10,000 tensors stays far below. Tuples within tuples are hashed by
 # recursion in C, and some 100,000 of them overflow its stack.
@@ -174,7 +174,7 @@ def _read(
     try:
         return archive.read(member)
     except Exception as error:  # of zipfile, zlib, struct and the system
-        raise damaged(path, "PyTorch file", error) from error
+        raise damaged(path, "PyTorch file", error) from cause(error)
 
 
 def _check_view(torch: Any, path: pathlib.Path, key: str, view: Any) -> None:

@@ -8,7 +8,7 @@ files are zip files, and both are read from here alone.
 import pathlib
 import zipfile
 
-from ddpm_jax.text import damaged, printable
+from ddpm_jax.text import cause, damaged, printable
 
 _KNOWN = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
 
@@ -26,7 +26,7 @@ def open_archive(path: pathlib.Path, kind: str) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # of many types: the directory can hold anything
-        raise damaged(path, kind, error) from error
+        raise damaged(path, kind, error) from cause(error)
     names, end = set(), path.stat().st_size
     for member in archive.infolist():
         shown = printable(member.filename, 200)

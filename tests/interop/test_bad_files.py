@@ -76,6 +76,14 @@ def test_every_key_that_does_not_fit_is_listed(tmp_path, peer_weights):
     assert "norm_out.weight: (5,), not (32,)" in line
 
 
+@pytest.mark.parametrize("name", ["\x1b[31mred", "two\nlines", "\u202eback", "a" * 301])
+def test_a_name_that_cannot_be_shown_is_refused(name, tmp_path):
+    path = written(tmp_path / "weights.safetensors", {name: np.zeros(1, np.float32)})
+    with pytest.raises(ValueError, match=r"weights.*printable characters") as caught:
+        read_state_dict(path)
+    assert str(caught.value).isprintable()
+
+
 def test_integers_are_no_weights(tmp_path, peer_weights):
     tensors = peer_weights(HO)
     tensors["norm_out.weight"] = tensors["norm_out.weight"].astype(np.int8)

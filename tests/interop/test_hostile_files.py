@@ -7,7 +7,9 @@ thousands of damaged files beside them; here are those that are cheap to make.
 import importlib.util
 import json
 import pathlib
+import re
 import sys
+import traceback
 
 import jax
 import numpy as np
@@ -48,6 +50,8 @@ def refused(path, hints):
         read_model(path, hints)
     line = str(caught.value)
     assert str(path) in line
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]", shown)
     assert line.isprintable() and len(line) < 5000
     return line
 
