@@ -1,7 +1,6 @@
 """Draws images from a trained model: python sample.py --workdir runs/digits."""
 
 import dataclasses
-import pathlib
 from typing import Annotated
 
 import jax
@@ -9,7 +8,9 @@ import tyro
 
 import ddpm_jax
 from ddpm_jax import build, drawing, processes
-from ddpm_jax.command import one_line_errors, use_compilation_cache
+from ddpm_jax.command import Path, one_line_errors, parse, prepare_jax
+from ddpm_jax.ownership import claimed
+from ddpm_jax.streams import outlive_readers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,8 +20,8 @@ class Options:
     Killed, the same command goes on where it was. Many processes share the work.
     """
 
-    workdir: pathlib.Path  # the run, or a folder of weights
-    out: pathlib.Path | None = None  # where to write; None = WORKDIR/drawn
+    workdir: Path  # the run, or a folder of weights
+    out: Path | None = None  # where to write; None = WORKDIR/drawn
     draw: Annotated[drawing.Draw, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=drawing.Draw
     )
@@ -60,21 +61,24 @@ def main(options: Options) -> None:
     origin = {"workdir": str(options.workdir), **draw.origin()}
     origin |= {"trained steps": model.step, "model": drawing.digest(model)}
     sizes = {"num": draw.num, "batch": draw.batch_size}
-    parts = drawing.Parts(out / "unfinished", origin | sizes)
-    chain = options.strip or options.gif
-    frames = drawing.draw_watched(parts, walk, draw, steps, chain=chain)
-    if processes.is_main():
-        wanted = {x: getattr(options, x) for x in ("png", "npz", "strip", "gif")}
-        drawing.write_pictures(out, parts, draw, frames, origin, **wanted)
-        parts.remove()
-        print(f"drew {draw.num} images from step {model.step} into {out}")
-    processes.barrier("written")  # who leaves first would end a main that still writes
+    with claimed(out):
+        parts = drawing.Parts(out / "unfinished", origin | sizes)
+        chain = options.strip or options.gif
+        frames = drawing.draw_watched(parts, walk, draw, steps, chain=chain)
+        if processes.is_main():
+            wanted = {x: getattr(options, x) for x in ("png", "npz", "strip", "gif")}
+            stale = drawing.write_pictures(out, parts, draw, frames, origin, **wanted)
+            parts.remove()
+            drew = f"drew {draw.num} images from step {model.step} into {out}"
+            print(drew + drawing.stays(stale))
+        processes.barrier("written")  # who leaves first would end a main that writes
 
 
 if __name__ == "__main__":
     with one_line_errors():
-        options = tyro.cli(Options)
+        outlive_readers()
+        options = parse(Options)
         processes.start(options.distributed)
         processes.end_on_sigterm()
-        use_compilation_cache()
+        prepare_jax()
         main(options)

@@ -8,7 +8,8 @@ import pathlib
 import sys
 
 from ddpm_jax import processes
-from ddpm_jax.command import one_line_errors, parse_train, use_compilation_cache
+from ddpm_jax.command import one_line_errors, parse_train, prepare_jax
+from ddpm_jax.streams import outlive_readers
 from ddpm_jax.training.loop import run
 
 DEFAULT_CONFIG = pathlib.Path(__file__).parent / "configs" / "digits.py"
@@ -17,9 +18,10 @@ DEFAULT_CONFIG = pathlib.Path(__file__).parent / "configs" / "digits.py"
 def main() -> None:
     """Parses the command line and runs the training."""
     with one_line_errors():
+        outlive_readers()
         command = parse_train(sys.argv[1:], DEFAULT_CONFIG)
         processes.start(command.distributed)
-        use_compilation_cache()
+        prepare_jax()
         outcome = run(command.config, command.workdir)
     if outcome.stopped_by is not None:
         sys.exit(128 + outcome.stopped_by)  # as a shell reports that signal

@@ -3,22 +3,26 @@
 import argparse
 import contextlib
 import dataclasses
+import functools
+import io
 import logging
 import multiprocessing
 import os
 import pathlib
+import re
 import runpy
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import jax
 import tyro
 
 from ddpm_jax.config import Config
+from ddpm_jax.files import enclosing_run
 from ddpm_jax.processes import Distributed
 from ddpm_jax.text import printable
 
@@ -43,24 +47,117 @@ _RENAMED = {  # options of old command lines
 }
 
 
+def _named(words: list[str]) -> pathlib.Path:
+    if not words[0]:
+        raise ValueError("a path must have a name; got ''")
+    return pathlib.Path(words[0])
+
+
+# A path on the command line. `pathlib` takes no name for the current directory.
+Path = Annotated[
+    pathlib.Path,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=_named,
+        is_instance=lambda value: isinstance(value, pathlib.Path),
+        str_from_instance=lambda path: [str(path)],
+    ),
+]
+
+
+def parse(
+    command: Any,
+    *,
+    read: Callable[..., Any] = tyro.cli,
+    args: Sequence[str] | None = None,
+    **options: Any,
+) -> Any:
+    """What tyro makes of the command line; an error of usage is one line.
+
+    Args:
+        command: what it describes, for `read`: a type, say.
+        read: of tyro's, which also takes `args` (None = this program's) and `options`.
+
+    Raises:
+        SystemExit: with 2, if the command line is wrong, and with 0 after its help.
+    """
+    args = sys.argv[1:] if args is None else args
+    if {"-h", "--help"} & set(args):
+        return read(command, args=args, **options)
+    boxed, columns = io.StringIO(), os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"  # a line of the message is not broken
+    try:
+        with contextlib.redirect_stderr(boxed):
+            return read(command, args=args, **options)
+    except SystemExit:
+        print(f"error: {_unboxed(boxed.getvalue())}", file=sys.stderr, flush=True)
+        raise
+    finally:
+        del os.environ["COLUMNS"]
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
+
+
+def parse_call(
+    functions: Mapping[str, Callable[..., None]], **options: Any
+) -> Callable[[], None]:
+    """The call that the command line asks for: of one of these, by the name given it.
+
+    It is made by whoever has it, so that what it prints is not taken for tyro's.
+    """
+
+    def later(function: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+        @functools.wraps(function)
+        def bind(*arguments: Any, **named: Any) -> Callable[[], None]:
+            return functools.partial(function, *arguments, **named)
+
+        return bind
+
+    bound = {name: later(function) for name, function in functions.items()}
+    return parse(bound, read=tyro.extras.subcommand_cli_from_dict, **options)
+
+
+def _unboxed(text: str) -> str:
+    """The one line of what tyro says in a box: the error, then the names it suggests.
+
+    Rules divide the box into parts. Names are indented, and what explains them more.
+    """
+    parts: list[str] = []
+    ended = True
+    for row in text.splitlines():
+        inside = row[2:].rstrip("│ ")
+        if row[:2] not in ("│ ", "  "):  # above or below; an ASCII box has no sides
+            continue
+        if set(inside) <= set("─-"):
+            ended = True
+        elif ended:
+            ended = False
+            parts.append(inside)
+        elif not inside.startswith(" " * 5):
+            parts[-1] += f" {inside.strip()}"
+    shown = [x for x in parts if not x.startswith(("Argument help", "For full help"))]
+    line = "; ".join(shown) if shown else " ".join(text.split())
+    return re.sub(r"^Error parsing (?:[^-\s]\S*: )?", "", line)
+
+
 def parse_train(arguments: list[str], default_config: pathlib.Path) -> TrainCommand:
     """Reads `--config FILE --workdir DIR --section.field value ...`.
 
     The workdir defaults to runs/ and the config file's name.
 
     Raises:
-        ValueError: if the workdir is an address, or the config file is none.
+        ValueError: if no run can be kept in the workdir, or the config file is none.
+        SystemExit: as `parse`.
     """
-    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    files = _Files(add_help=False, allow_abbrev=False)
     files.add_argument("--config", type=pathlib.Path, default=default_config)
     files.add_argument("--workdir")
     named, overrides = files.parse_known_args(arguments)
     overrides = [new for word in overrides for new in _RENAMED.get(word, (word,))]
-    if "://" in (named.workdir or ""):
-        raise ValueError(
-            f"a workdir must lie in a mounted file system; got {named.workdir}"
-        )
-    command = tyro.cli(
+    workdir = f"runs/{named.config.stem}" if named.workdir is None else named.workdir
+    check_workdir(workdir)
+    command = parse(
         _TrainCommand,
         prog="train.py",
         description=(
@@ -72,23 +169,44 @@ def parse_train(arguments: list[str], default_config: pathlib.Path) -> TrainComm
         default=_TrainCommand(read_config(named.config)),
         args=overrides,
     )
-    workdir = pathlib.Path(named.workdir or f"runs/{named.config.stem}")
-    return TrainCommand(command.config, workdir, command.distributed)
+    return TrainCommand(command.config, pathlib.Path(workdir), command.distributed)
+
+
+class _Files(argparse.ArgumentParser):
+    """Whose errors are those of the other options."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def check_workdir(text: str) -> None:
+    """Raises ValueError where no run can be kept."""
+    if not text:
+        raise ValueError("--workdir must name a folder; got ''")
+    if "://" in text:
+        raise ValueError(f"a workdir must lie in a mounted file system; got {text}")
+    place = pathlib.Path(text)
+    run = enclosing_run(place)
+    if run is not None and "checkpoints" in place.absolute().relative_to(run).parts:
+        raise ValueError(
+            f"--workdir must not lie among the checkpoints of a run; got {text}: the "
+            f"run is {run}"
+        )
 
 
 def read_config(path: pathlib.Path) -> Config:
     """What `get_config()` of the file returns.
 
     Raises:
-        ValueError: if the file is missing or does not return a Config.
+        ValueError: if the file is missing, fails, or does not return a Config.
     """
     if not path.is_file():
         raise ValueError(f"--config must name a file with get_config(); got {path}")
-    get_config = runpy.run_path(str(path)).get("get_config")
     try:
+        get_config = runpy.run_path(str(path)).get("get_config")
         config = get_config() if callable(get_config) else None
-    except TypeError as error:  # a field that is not one
-        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # it is somebody's program
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise ValueError(
             f"{path} must define get_config() that returns a ddpm_jax.config.Config; "
@@ -175,10 +293,30 @@ def _end_now(code: int) -> None:
     os._exit(code)
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in ~/.cache/ddpm_jax, unless JAX was told otherwise."""
-    if jax.config.values["jax_compilation_cache_dir"] is None:
+def prepare_jax() -> None:
+    """Finds the devices, and keeps compiled programs in ~/.cache/ddpm_jax.
+
+    Where JAX was told of another cache, that one is used; where none can be written, as
+    in a container without a home, none.
+
+    Raises:
+        ValueError: if there are no devices as `JAX_PLATFORMS` wants them.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the second without a word
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        raise ValueError(
+            f"JAX finds no devices with JAX_PLATFORMS={wanted!r}; GPUs and TPUs need "
+            "one of the extras [cuda12], [cuda13] and [tpu]"
+            + (f"; JAX says {error}" if str(error) else "")
+        ) from error
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    with contextlib.suppress(OSError, RuntimeError):  # the second: nobody's home
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        directory = str(pathlib.Path(home) / "ddpm_jax")
-        jax.config.update("jax_compilation_cache_dir", directory)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        directory = pathlib.Path(home) / "ddpm_jax"
+        directory.mkdir(parents=True, exist_ok=True)
+        if os.access(directory, os.W_OK | os.X_OK):
+            jax.config.update("jax_compilation_cache_dir", str(directory))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -15,12 +15,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from ddpm_jax import images, processes
+from ddpm_jax.files import whole_file
+from ddpm_jax.progress import Progress
 
 FRAMES = 40  # pictures of the reverse chain
 SHOWN = 400  # images that a grid holds at most
+# What a draw may leave in its folder.
+WRITTEN = ("grid.png", "[0-9]" * 5 + "*.png", "samples.npz", "strip.png", "chain.gif")
 
 # (first image, how many) -> their reverse chain, as `Model.sample_iter`.
 Walk = Callable[[int, int], Iterator[tuple[int, jax.Array]]]
@@ -109,7 +112,7 @@ class Parts:
                 )
             if not self._note.exists() or self._note.read_text() != ours:
                 self._drop()
-                with images.whole_file(self._note) as file:
+                with whole_file(self._note) as file:
                     file.write(ours.encode())
         processes.barrier("parts")
 
@@ -119,7 +122,7 @@ class Parts:
 
     def put(self, batch: int, samples: np.ndarray) -> None:
         """Writes a batch, whole or not at all."""
-        with images.whole_file(self.path(batch)) as file:
+        with whole_file(self.path(batch)) as file:
             np.save(file, samples)
 
     def images(self, batches: int) -> Iterator[np.ndarray]:
@@ -167,7 +170,7 @@ def draw_parts(
 def draw_watched(
     parts: Parts, walk: Walk, draw: Draw, steps: int, *, chain: bool
 ) -> list[np.ndarray]:
-    """Draws with a progress bar; returns the first batch at every yield, if asked to.
+    """Draws, shows how far; returns the first batch at every yield, if asked to.
 
     Args:
         steps: of one batch.
@@ -177,15 +180,19 @@ def draw_watched(
     moving = chain and processes.is_main()
     if moving:
         parts.path(0).unlink(missing_ok=True)  # its chain is to be seen again
-    total = steps * draw.batches
-    with tqdm(total=total, unit="step", disable=not processes.is_main()) as bar:
+    shown = Progress(
+        steps * draw.batches,
+        "step",
+        images_per_unit=min(draw.batch_size, draw.num) / steps,
+        shown=processes.is_main(),
+    )
 
-        def progress(first: int, index: int, x: jax.Array) -> None:
-            bar.n = steps * (first // draw.batch_size + 1) - index
-            bar.refresh()
-            if moving and first == 0:
-                frames.append(images.to_uint8(x))
+    def progress(first: int, index: int, x: jax.Array) -> None:
+        shown.reach(steps * (first // draw.batch_size + 1) - index)
+        if moving and first == 0:
+            frames.append(images.to_uint8(x))
 
+    with contextlib.closing(shown):
         draw_parts(parts, walk, draw.num, draw.batch_size, progress=progress)
     return frames
 
@@ -201,21 +208,40 @@ def write_pictures(
     npz: bool,
     strip: bool,
     gif: bool,
-) -> None:
-    """Writes a finished draw: the grid, and what else is asked for."""
+) -> list[str]:
+    """Writes a finished draw: the grid, and what else is asked for.
+
+    Returns:
+        The names of an earlier draw's files that stay in the folder beside it.
+    """
+    before = {x.name for pattern in WRITTEN for x in out.glob(pattern)}
     samples = np.concatenate(list(parts.images(draw.batches)))
     grid = images.grid(samples[:SHOWN])
+    written = {"grid.png"}
     images.save_png(out / "grid.png", grid, origin=origin)
     if png:
         labels = draw.labels(0, draw.num)
         for i, image in enumerate(samples):
             own = origin if labels is None else {**origin, "label": labels[i]}
             images.save_png(out / f"{i:05d}.png", image, enlarge=1, origin=own)
+            written.add(f"{i:05d}.png")
     if npz:
-        with images.whole_file(out / "samples.npz") as file:
+        with whole_file(out / "samples.npz") as file:
             np.savez_compressed(file, images=samples)
+        written.add("samples.npz")
     if strip:
         shown = [frame[:8] for frame in frames[:: max(1, len(frames) // 10)]]
         images.save_png(out / "strip.png", images.strip(shown), origin=origin)
+        written.add("strip.png")
     if gif:
         images.save_gif(out / "chain.gif", [images.grid(frame) for frame in frames])
+        written.add("chain.gif")
+    return sorted(before - written)
+
+
+def stays(names: list[str]) -> str:
+    """Of files of an earlier draw, in order, that lie beside those of this one."""
+    if len(names) < 2:
+        return f"; {names[0]} of an earlier draw stays there" if names else ""
+    some = f"{names[0]} .. {names[-1]}"
+    return f"; {len(names)} files of an earlier draw stay there: {some}"

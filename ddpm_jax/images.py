@@ -3,15 +3,15 @@
 Images are NHWC floats in [-1, 1] until `to_uint8`, and uint8 after it.
 """
 
-import contextlib
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import BinaryIO
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 from PIL import Image, PngImagePlugin
+
+from ddpm_jax.files import whole_file
 
 GAP = 2  # pixels between the images of a grid, before enlarging
 WHITE = 255
@@ -55,19 +55,6 @@ def strip(frames: Sequence[np.ndarray]) -> np.ndarray:
     return grid(rows.reshape(-1, *rows.shape[2:]), columns)
 
 
-@contextlib.contextmanager
-def whole_file(path: pathlib.Path | str) -> Iterator[BinaryIO]:
-    """A file to write, that takes its name when it is complete; or never does."""
-    path = pathlib.Path(path)
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        with draft.open("wb") as file:
-            yield file
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def save_png(
     path: pathlib.Path | str,
     image: np.ndarray,
@@ -83,7 +70,8 @@ def save_png(
     """
     info = PngImagePlugin.PngInfo()
     for name, value in (origin or {}).items():
-        info.add_text(name, str(value))
+        # A name of a folder may be no text: bytes that are not UTF-8.
+        info.add_text(name, str(value).encode(errors="backslashreplace").decode())
     with whole_file(path) as file:
         _as_picture(image, enlarge).save(file, format="PNG", pnginfo=info)
 

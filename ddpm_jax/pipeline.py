@@ -20,6 +20,7 @@ from ddpm_jax.diffusion import samplers
 from ddpm_jax.diffusion.guidance import classifier_free
 from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.files import enclosing_run
 from ddpm_jax.networks import UNet
 from ddpm_jax.training import checkpoints
 from ddpm_jax.training.parallel import BATCH_AXES, make_mesh
@@ -273,8 +274,10 @@ def _read_weights(path: pathlib.Path, step: int | None) -> Model:
     try:
         weights = read_model(path)
     except FileNotFoundError as error:
+        run = enclosing_run(path)
         raise FileNotFoundError(
             f"{path} is not the workdir of a run (no checkpoints/), and {error}"
+            + (f"; it lies in the run {run}" if run else "")
         ) from error
     return Model(
         params=jax.tree.map(jnp.asarray, weights.params),

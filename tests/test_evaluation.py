@@ -12,6 +12,7 @@ import pytest
 from ddpm_jax import build, pipeline
 from ddpm_jax.command import read_config
 from ddpm_jax.evaluation import likelihood
+from ddpm_jax.ownership import claimed
 from ddpm_jax.training import loop
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -63,7 +64,9 @@ def test_the_command_writes_what_it_says(run, capsys):
         likelihood.main(likelihood.Options(workdir=run, num=300))
 
 
-def test_the_results_appear_whole_and_before_any_process_leaves(run, monkeypatch):
+def test_the_results_appear_whole_and_before_any_process_leaves(
+    run, monkeypatch, capsys
+):
     out, met = run / "likelihood", []
 
     def barrier(name):
@@ -79,7 +82,8 @@ def test_the_results_appear_whole_and_before_any_process_leaves(run, monkeypatch
         patch.setattr(np, "savez_compressed", half)
         with pytest.raises(OSError, match="no space left"):
             likelihood.main(options)
-    assert not list(out.iterdir())
+    assert not out.exists()
+    assert "bits/dim over 4 images" in capsys.readouterr().out  # no work is lost
     monkeypatch.setattr(likelihood.processes, "barrier", barrier)
     likelihood.main(options)
     assert met[-1] == ("written", True)
@@ -87,6 +91,24 @@ def test_the_results_appear_whole_and_before_any_process_leaves(run, monkeypatch
     monkeypatch.setattr(likelihood.processes, "is_main", lambda: False)
     likelihood.main(options)
     assert met[-1] == ("written", False)
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_first(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(likelihood, "evaluate", None)  # never called
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        options = likelihood.Options(workdir=run, out=out, num=4, steps=5)
+        with pytest.raises(OSError, match=rf"--out {out} must be a folder that can"):
+            likelihood.main(options)
+    with claimed(run / "likelihood"), pytest.raises(OSError, match="in use by process"):
+        likelihood.main(likelihood.Options(workdir=run, num=4, steps=5))
+
+
+def test_the_results_go_where_they_are_wanted(run, tmp_path):
+    out = tmp_path / "new" / "place"
+    likelihood.main(likelihood.Options(workdir=run, out=out, num=4, steps=5))
+    names = {"bits_per_dim.json", "terms.npz", "terms.png"}
+    assert {path.name for path in out.iterdir()} == names
 
 
 def test_the_standard_error_is_that_of_a_mean():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import os
 import pathlib
 from functools import partial
 
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 
 import ddpm_jax
-from ddpm_jax import drawing
+from ddpm_jax import drawing, progress
 from ddpm_jax.command import read_config
+from ddpm_jax.ownership import claimed
 from ddpm_jax.training import loop
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -159,6 +161,41 @@ def test_a_label_needs_a_conditional_model(unconditional, tmp_path, options):
 def test_guidance_needs_a_conditional_model(unconditional, tmp_path):
     with pytest.raises(ValueError, match="class-conditional"):
         draw(unconditional, tmp_path, guidance=2.0)
+
+
+def test_a_folder_has_one_draw_at_a_time(run, tmp_path):
+    draw(run, tmp_path, seed=1)
+    before = {x: x.read_bytes() for x in tmp_path.iterdir()}
+    with claimed(tmp_path):
+        owner = rf"--out {tmp_path} is in use by process {os.getpid()} on"
+        with pytest.raises(OSError, match=owner):
+            draw(run, tmp_path)
+    assert {x: x.read_bytes() for x in tmp_path.iterdir()} == before
+
+
+def test_what_stays_of_an_earlier_draw_is_said(run, tmp_path, capsys):
+    draw(run, tmp_path, png=True, gif=True)
+    (tmp_path / "notes.png").touch()  # nobody's draw
+    assert "earlier draw" not in capsys.readouterr().out
+    draw(run, tmp_path, num=5, png=True)
+    stays = "; 2 files of an earlier draw stay there: 00005.png .. chain.gif\n"
+    assert capsys.readouterr().out.endswith(f"into {tmp_path}{stays}")
+    draw(run, tmp_path, png=True)
+    assert "; chain.gif of an earlier draw stays there" in capsys.readouterr().out
+
+
+def test_a_log_gets_lines(run, tmp_path, monkeypatch, capsys):
+    """Captured, stderr is no terminal: no bar, and at the least the last step."""
+    draw(run, tmp_path)
+    said = capsys.readouterr().err
+    assert "\r" not in said and "step 10 of 10" in said
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    draw(run, tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == [
+        f"step {i} of 10" for i in range(1, 11)
+    ]
+    assert lines[-1].endswith(" images/s")
 
 
 class Killed(Exception):

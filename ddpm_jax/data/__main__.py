@@ -17,9 +17,10 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from ddpm_jax.command import one_line_errors
+from ddpm_jax.command import one_line_errors, parse_call
 from ddpm_jax.data.listing import Listing, list_images
 from ddpm_jax.data.pixels import check_shape, decode, fit
+from ddpm_jax.streams import outlive_readers
 
 SIZES = 5  # of the most frequent sizes, how many are printed
 
@@ -92,14 +93,16 @@ def _report(found: Listing, sizes: list[str]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line, or these arguments in its place."""
-    tyro.extras.subcommand_cli_from_dict(
+    call = parse_call(
         {"check": check},
         prog="python -m ddpm_jax.data",
         description="Images before a run.",
         args=arguments,
     )
+    call()
 
 
 if __name__ == "__main__":
     with one_line_errors():
+        outlive_readers()
         main()

@@ -3,7 +3,7 @@
     python -m ddpm_jax.evaluation.likelihood --workdir runs/digits
 
 prints the variational bound on the test split with its standard error, and writes the
-terms of every step, with a plot of them, into WORKDIR/likelihood.
+terms of every step, with a plot of them, into WORKDIR/likelihood or --out.
 """
 
 import dataclasses
@@ -13,19 +13,21 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from ddpm_jax import build, processes
-from ddpm_jax.command import one_line_errors, use_compilation_cache
+from ddpm_jax.command import Path, one_line_errors, parse, prepare_jax
 from ddpm_jax.config import DataConfig
 from ddpm_jax.data import ImageArrays, to_float
 from ddpm_jax.diffusion.likelihood import BitsPerDim, bits_per_dim
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.images import whole_file
+from ddpm_jax.files import whole_file
+from ddpm_jax.ownership import claimed
 from ddpm_jax.pipeline import Model, load
+from ddpm_jax.progress import Progress, watched
+from ddpm_jax.streams import outlive_readers
 from ddpm_jax.training.parallel import BATCH_AXES, make_mesh
 
 
@@ -33,7 +35,8 @@ from ddpm_jax.training.parallel import BATCH_AXES, make_mesh
 class Options:
     """The variational bound of a run's averaged weights, in bits per dimension."""
 
-    workdir: pathlib.Path  # the run
+    workdir: Path  # the run
+    out: Path | None = None  # where to write; None = WORKDIR/likelihood
     split: str | None = None  # of its data; None = its test split
     num: int | None = None  # the first so many images; None = all
     batch_size: int = 128  # the result does not depend on it
@@ -86,7 +89,9 @@ def evaluate(
     batches = -(-data.num_examples // size)
     rounds = -(-batches // count)
     parts = []
-    bar = tqdm(total=rounds, unit="batch", desc="bits/dim", disable=process > 0)
+    progress = Progress(
+        rounds, "batch", images_per_unit=size * count, shown=process == 0
+    )
     for turn in range(rounds):
         # All have the same number of batches of the same size, so that one program
         # serves all; what lies beyond the last image repeats it.
@@ -96,8 +101,8 @@ def evaluate(
         own = None if labels is None else labels[index]
         batch = jax.device_put((keys, data.images[index], own), divided)
         parts.append(jax.device_get(bound(model, schedule, *batch)))
-        bar.update(1)
-    bar.close()
+        progress.reach(turn + 1)
+    progress.close()
 
     def together(*mine: np.ndarray) -> np.ndarray:
         own = np.stack(mine)  # (rounds, size, ...)
@@ -149,7 +154,11 @@ def plot_terms(path: pathlib.Path, bound: BitsPerDim, timesteps: np.ndarray) -> 
 
 
 def main(options: Options) -> None:
-    """Evaluates, prints, writes."""
+    """Evaluates, prints, writes; finds out first whether it can write.
+
+    Raises:
+        ValueError, OSError, ImportError: what the run, its data or `--out` raise.
+    """
     model = load(options.workdir, agree=processes.agree)
     config = model.config
     if options.split is not None and config.data.source == "folder":
@@ -157,38 +166,35 @@ def main(options: Options) -> None:
     split = options.split or config.data.test_split
     data = processes.main_first("data", lambda: _load(config.data, split, options.num))
     schedule = build.make_schedule(config.diffusion.schedule, steps=options.steps)
-    bound = evaluate(
-        jax.random.key(options.seed),
-        model,
-        schedule,
-        data,
-        batch_size=options.batch_size,
+    key, size = jax.random.key(options.seed), options.batch_size
+    out = options.out or options.workdir / "likelihood"
+    with claimed(out):
+        bound = evaluate(key, model, schedule, data, batch_size=size)
+        if processes.is_main():
+            print(_result(summary(bound), data.name), flush=True)
+            _write(out, bound, np.asarray(schedule.timesteps))
+            print(f"terms in {out}")
+        processes.barrier("written")  # who leaves first would end a main that writes
+
+
+def _result(result: dict[str, float], name: str) -> str:
+    return (
+        f"{result['bits_per_dim']:.4f} +- {result['standard_error']:.4f} bits/dim over "
+        f"{result['images']} images of {name} (decoder {result['decoder']:.4f}, "
+        f"prior {result['prior']:.2g})"
     )
-    if processes.is_main():
-        timesteps = np.asarray(schedule.timesteps)
-        _write(options.workdir / "likelihood", bound, timesteps, data.name)
-    processes.barrier("written")  # who leaves first would end a main that still writes
 
 
-def _write(
-    out: pathlib.Path, bound: BitsPerDim, timesteps: np.ndarray, name: str
-) -> None:
-    """The terms, their summary and a plot as files; prints the summary."""
-    out.mkdir(exist_ok=True)
-    result = summary(bound)
+def _write(out: pathlib.Path, bound: BitsPerDim, timesteps: np.ndarray) -> None:
+    """The terms, their summary and a plot as files."""
     with whole_file(out / "terms.npz") as file:
         np.savez_compressed(file, timesteps=timesteps, **bound._asdict())
     with whole_file(out / "bits_per_dim.json") as file:
-        file.write((json.dumps(result, indent=2) + "\n").encode())
+        file.write((json.dumps(summary(bound), indent=2) + "\n").encode())
     try:
         plot_terms(out / "terms.png", bound, timesteps)
     except ImportError:
         print("no plot: matplotlib is not installed (pip install 'ddpm_jax[plots]')")
-    print(
-        f"{result['bits_per_dim']:.4f} +- {result['standard_error']:.4f} bits/dim over "
-        f"{result['images']} images of {name} (decoder {result['decoder']:.4f}, "
-        f"prior {result['prior']:.2g}); terms in {out}"
-    )
 
 
 def _load(config: DataConfig, split: str, num: int | None) -> ImageArrays:
@@ -202,7 +208,8 @@ def _load(config: DataConfig, split: str, num: int | None) -> ImageArrays:
         num = len(whole)
     if not 1 <= num <= len(whole):
         raise ValueError(f"--num must lie in 1..{len(whole)}; got {num}")
-    examples = [whole[i] for i in tqdm(range(num), desc="images", leave=False)]
+    reading = tqdm(range(num), desc="images", leave=False, disable=not watched())
+    examples = [whole[i] for i in reading]
     labels = None
     if whole.label_names:
         labels = np.stack([example["label"] for example in examples])
@@ -216,8 +223,9 @@ def _load(config: DataConfig, split: str, num: int | None) -> ImageArrays:
 
 if __name__ == "__main__":
     with one_line_errors():
-        options = tyro.cli(Options)
+        outlive_readers()
+        options = parse(Options, prog="python -m ddpm_jax.evaluation.likelihood")
         processes.start(options.distributed)
         processes.end_on_sigterm()
-        use_compilation_cache()
+        prepare_jax()
         main(options)

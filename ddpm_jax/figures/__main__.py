@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ddpm_jax.command import one_line_errors, use_compilation_cache
+from ddpm_jax.command import Path, one_line_errors, parse, prepare_jax
 from ddpm_jax.figures import (
     bound,
     forward,
@@ -21,6 +21,8 @@ from ddpm_jax.figures import (
     style,
 )
 from ddpm_jax.figures.subject import Subject, open_subject
+from ddpm_jax.ownership import claimed
+from ddpm_jax.streams import outlive_readers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,8 +48,8 @@ class Options:
         tyro.conf.Positional[str],
         tyro.conf.arg(metavar="NAME", help=f"all, or one of {', '.join(NAMES)}"),
     ]
-    workdir: pathlib.Path = pathlib.Path("runs/digits")  # the run
-    out: pathlib.Path = pathlib.Path("docs/figures")  # where to write NAME.png
+    workdir: Path = pathlib.Path("runs/digits")  # the run
+    out: Path = pathlib.Path("docs/figures")  # where to write NAME.png
     seed: int = 0  # of the noise, and of which images are shown
     num: int = 128  # images that steps and bound measure
 
@@ -67,24 +69,26 @@ def main(options: Options) -> None:
     subject = None
     if wanted != ("schedules",):
         subject = open_subject(options.workdir, seed=options.seed, num=options.num)
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name in wanted:
-        try:
-            if name == "schedules" or subject is None:
-                figure = schedules.draw()
-            else:
-                figure = OF_A_RUN[name](subject)
-        except ValueError as error:
-            if options.name != "all":
-                raise
-            print(f"no {name}: {error}")
-            continue
-        path = options.out / f"{name}.png"
-        style.save(figure, path)
-        print(path)
+    with claimed(options.out):
+        for name in wanted:
+            try:
+                if name == "schedules" or subject is None:
+                    figure = schedules.draw()
+                else:
+                    figure = OF_A_RUN[name](subject)
+            except ValueError as error:
+                if options.name != "all":
+                    raise
+                print(f"no {name}: {error}")
+                continue
+            path = options.out / f"{name}.png"
+            style.save(figure, path)
+            print(path)
 
 
 if __name__ == "__main__":
     with one_line_errors():
-        use_compilation_cache()
-        main(tyro.cli(Options, prog="python -m ddpm_jax.figures"))
+        outlive_readers()
+        options = parse(Options, prog="python -m ddpm_jax.figures")
+        prepare_jax()
+        main(options)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from ddpm_jax.files import whole_file
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -81,4 +83,5 @@ def save(figure: "Figure", path: pathlib.Path) -> None:
     """Writes the figure as a PNG on white, as small as it gets."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI, facecolor="white")
-    Image.open(drawn).convert("RGB").save(path, format="PNG", optimize=True)
+    with whole_file(path) as file:
+        Image.open(drawn).convert("RGB").save(file, format="PNG", optimize=True)

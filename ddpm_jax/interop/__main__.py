@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from ddpm_jax import build, pipeline
-from ddpm_jax.command import one_line_errors
+from ddpm_jax.command import Path, one_line_errors, parse_call, prepare_jax
 from ddpm_jax.config import to_dict
 from ddpm_jax.interop.facts import GUESSED, Facts, Hints, overriding
 from ddpm_jax.interop.read import Weights, read_model
@@ -23,15 +23,16 @@ from ddpm_jax.interop.save import (
     save_diffusers,
     write_json,
 )
+from ddpm_jax.streams import outlive_readers
 from ddpm_jax.training import checkpoints
 
 _NO_HINTS = Hints()
 
 
 def import_weights(
-    src: pathlib.Path,
+    src: Path,
     /,
-    workdir: pathlib.Path,
+    workdir: Path,
     hints: Annotated[Hints, tyro.conf.arg(name="")] = _NO_HINTS,
 ) -> None:
     """Makes a workdir to sample from out of published weights.
@@ -54,8 +55,8 @@ def import_weights(
 
 
 def export_weights(
-    workdir: pathlib.Path,
-    dst: pathlib.Path,
+    workdir: Path,
+    dst: Path,
     /,
     format: Literal["diffusers", "safetensors", "npz", "stablehlo"],
     step: int | None = None,
@@ -142,14 +143,17 @@ def _shown(value: Any) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line, or these arguments in its place."""
-    tyro.extras.subcommand_cli_from_dict(
+    call = parse_call(
         {"import": import_weights, "export": export_weights},
         prog="python -m ddpm_jax.interop",
         description="Weights in and out. Imported: Ho's, OpenAI's, diffusers'.",
         args=arguments,
     )
+    prepare_jax()
+    call()
 
 
 if __name__ == "__main__":
     with one_line_errors():
+        outlive_readers()
         main()

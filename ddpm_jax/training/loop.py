@@ -4,7 +4,6 @@ import collections
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import signal
 from collections.abc import Callable
@@ -27,13 +26,14 @@ from ddpm_jax.config import (
 from ddpm_jax.data.labels import listed, relabelled
 from ddpm_jax.data.sources import check_files
 from ddpm_jax.diffusion import samplers
+from ddpm_jax.files import whole_file
 from ddpm_jax.images import grid, save_png, to_uint8
+from ddpm_jax.ownership import claimed
 from ddpm_jax.training import checkpoints, parallel
 from ddpm_jax.training.feed import describe, kept_class_names, make_feed, read_source
 from ddpm_jax.training.report import Report, finite_mean
 from ddpm_jax.training.setup import make_update
 from ddpm_jax.training.signals import stop_signals
-from ddpm_jax.training.workdir import claimed
 
 SKIPS_IN_A_ROW = 100  # updates left out one after another that end a run
 
@@ -62,14 +62,12 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
         OSError: if the workdir cannot be written, or another run is using it.
     """
     workdir = pathlib.Path(workdir)
-    with claimed(workdir):
+    with claimed(workdir, "workdir"):
         return _run(config, workdir)
 
 
 def _run(config: Config, workdir: pathlib.Path) -> Outcome:
     """The run itself, in a workdir that is its own."""
-    (workdir / "samples").mkdir(exist_ok=True)
-
     # What is trained: images, network, objective, optimiser.
     train = config.train
     source = processes.main_first(
@@ -91,6 +89,7 @@ def _run(config: Config, workdir: pathlib.Path) -> Outcome:
         mesh = parallel.make_mesh(fsdp=train.fsdp)
         by_hand = train.accumulate > 1 and train.fsdp == 1
         runner = parallel.jit_runner(train_step, mesh, abstract_state, by_hand=by_hand)
+    draw = _grid_drawer(config)
 
     main = processes.is_main()
     if main:
@@ -146,7 +145,6 @@ def _run(config: Config, workdir: pathlib.Path) -> Outcome:
             )
             stack.callback(report.close)
 
-        draw = _grid_drawer(config)
         batches = feed.batches(train.seed, train.batch_size, first_step)
         stack.callback(batches.close)
         pending: collections.deque = collections.deque()
@@ -187,6 +185,7 @@ def _run(config: Config, workdir: pathlib.Path) -> Outcome:
                 return
             picture = draw(weights)
             path = workdir / "samples" / f"step_{step:07d}.png"
+            path.parent.mkdir(exist_ok=True)
             save_png(path, picture, origin={"run": workdir, "step": step})
             report.picture("samples", picture, step)
             report.say(f"drew {path}")
@@ -201,13 +200,14 @@ def _run(config: Config, workdir: pathlib.Path) -> Outcome:
             pending.append((step, metrics))
             check_pending(ahead)
             last = step == train.num_steps
+            compiled = step == first_step + 1  # which took longer than an update
             saves = last or step % train.checkpoint_every == 0
             shows = last or step % config.sample.every == 0
             if saves:
                 save()
             if shows:
                 show()
-            if report is not None and (saves or shows):
+            if report is not None and (compiled or saves or shows):
                 report.restart_clock()
         check_pending(0)
         if stop.by is not None:
@@ -275,9 +275,8 @@ def _optimizer_parts(optim: OptimConfig) -> dict[str, str]:
 
 def _write_config(config: Config, workdir: pathlib.Path) -> None:
     """Replaces config.json in one piece: a reader never sees half of it."""
-    draft = workdir / f".config.json.{os.getpid()}"
-    draft.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-    draft.replace(workdir / "config.json")
+    with whole_file(workdir / "config.json") as file:
+        file.write((json.dumps(to_dict(config), indent=2) + "\n").encode())
 
 
 def _grid_drawer(config: Config) -> Callable[[Any], np.ndarray]:

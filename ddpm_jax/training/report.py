@@ -1,5 +1,7 @@
 """What a person sees of a run: its summary, its progress, and its metrics on disk."""
 
+import collections
+import contextlib
 import json
 import math
 import pathlib
@@ -10,12 +12,22 @@ from typing import Any, TextIO
 import numpy as np
 from tqdm import tqdm
 
+from ddpm_jax.files import named_errors
+from ddpm_jax.progress import log, speed, watched
+from ddpm_jax.training.events import Events
+
+SPEED_OVER = 20  # updates, at least, that a speed is the mean of
+
 
 class Report:
-    """Progress bar, metrics.jsonl and, where tensorboardX is installed, its events.
+    """Progress, metrics.jsonl and, where tensorboardX is installed, its events.
 
-    Only the main process of a run has one. A resumed run takes the lines after its
-    first step back out of metrics.jsonl: it is about to write them again.
+    Progress is a bar, or in a log a line for each of metrics.jsonl. Only the main
+    process of a run has one. A resumed run takes the lines after its first step back
+    out of metrics.jsonl: it is about to write them again.
+
+    Raises:
+        OSError: from all but `say`, where a file cannot be written; it names the file.
     """
 
     def __init__(
@@ -28,54 +40,73 @@ class Report:
         log_every: int,
     ):
         self._batch_size, self._log_every = batch_size, log_every
+        self._num_steps = num_steps
         self._losses: list[float] = []
-        self._began, self._counted = time.perf_counter(), 0
-        self._file = _resume_lines(workdir / "metrics.jsonl", first_step)
-        self._board = _tensorboard(workdir, first_step)
+        # When the last updates were seen to end, without the time of grids and saves.
+        # The device runs ahead of what is seen: a few end at once before a save, and
+        # the first after it is seen late. Over many that is evened out.
+        kept = 1 + max(log_every, SPEED_OVER)
+        self._ends = collections.deque([time.perf_counter()], maxlen=kept)
+        self._paused = 0.0
+        self._path = workdir / "metrics.jsonl"
+        with named_errors(self._path):
+            self._file = _resume_lines(self._path, first_step)
+        self._events = None
+        with contextlib.suppress(ImportError):
+            self._events = Events(workdir / "tensorboard", first_step)
         self._bar = tqdm(
             total=num_steps,
             initial=first_step,
             unit="step",
             smoothing=0.05,
             dynamic_ncols=True,
+            disable=not watched(),
         )
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Takes the metrics of update number `step` (the first one is 1)."""
         self._losses.append(metrics["loss"])
-        self._counted += 1
+        self._ends.append(time.perf_counter() - self._paused)
         self._bar.update(1)
         if step % self._log_every == 0:
-            seconds = time.perf_counter() - self._began
+            seconds = self._ends[-1] - self._ends[0]
             line = {
                 "step": step,
                 "loss": finite_mean(self._losses),
                 "grad_norm": metrics["grad_norm"],
-                "images_per_second": self._counted * self._batch_size / seconds,
+                "images_per_second": (len(self._ends) - 1) * self._batch_size / seconds,
             }
             if "skipped" in metrics:
                 line["skipped"] = metrics["skipped"]
-            # JSON has no word for what is not finite.
-            said = {k: x if math.isfinite(x) else None for k, x in line.items()}
-            self._file.write(json.dumps(said) + "\n")
-            self._bar.set_postfix_str(
-                f"loss {line['loss']:.4f}, {line['images_per_second']:.0f} images/s"
-            )
-            if self._board is not None:
-                for name, value in said.items():
-                    if value is not None:
-                        self._board.add_scalar(name, value, step)
+            self._write(line)
             self._losses.clear()
-            self.restart_clock()
+
+    def _write(self, line: dict[str, float]) -> None:
+        """One line of metrics, wherever metrics go."""
+        # JSON has no word for what is not finite.
+        finite = {k: x if math.isfinite(x) else None for k, x in line.items()}
+        with named_errors(self._path):
+            self._file.write(json.dumps(finite) + "\n")
+        text = f"loss {line['loss']:.4f}, {speed(line['images_per_second'])}"
+        if self._bar.disable:
+            log(f"step {line['step']:,} of {self._num_steps:,}, {text}")
+        self._bar.set_postfix_str(text)
+        if self._events is not None:
+            for name, value in finite.items():
+                if value is not None:
+                    self._events.scalar(name, value, int(line["step"]))
 
     def restart_clock(self) -> None:
-        """Leaves what was just done (a grid, a save) out of the speed."""
-        self._began, self._counted = time.perf_counter(), 0
+        """Leaves what was done since the last update (a grid, a save) out of the speed.
+
+        Called after the first update was started, it leaves out the compilation.
+        """
+        self._paused = time.perf_counter() - self._ends[-1]
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
         """Hands an (h, w, c) uint8 picture to TensorBoard."""
-        if self._board is not None:
-            self._board.add_image(name, image, step, dataformats="HWC")
+        if self._events is not None:
+            self._events.image(name, image, step)
 
     def say(self, message: str) -> None:
         """Prints a line above the progress bar."""
@@ -83,10 +114,12 @@ class Report:
 
     def close(self) -> None:
         """Ends the bar and closes the files."""
-        self._bar.close()
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        with contextlib.ExitStack() as stack:
+            if self._events is not None:
+                stack.callback(self._events.close)
+            stack.enter_context(named_errors(self._path))
+            stack.callback(self._file.close)
+            stack.callback(self._bar.close)
 
 
 def finite_mean(values: Sequence[float]) -> float:
@@ -128,11 +161,3 @@ def _step_of(line: bytes) -> int | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return step if type(step) is int else None
-
-
-def _tensorboard(workdir: pathlib.Path, first_step: int):
-    try:
-        from tensorboardX import SummaryWriter  # the extra [tensorboard]
-    except ImportError:
-        return None
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)

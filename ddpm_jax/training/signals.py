@@ -1,10 +1,9 @@
-"""SIGINT and SIGTERM as a question that the loop asks between two steps."""
+"""Signals to stop, as a question that the loop asks between two steps."""
 
 import contextlib
 import os
 import signal
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -25,30 +24,41 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """While open, the first SIGINT or SIGTERM is noted; a second one acts as usual.
+    """While open, the first of SIGINT, SIGTERM and SIGHUP is noted.
+
+    A second one acts as usual, but for SIGHUP: a terminal that is closed sends it, and
+    its shell sends it again, while the run saves. Where it is ignored from the start,
+    as under nohup, it stays ignored.
 
     Where JAX connects processes, its runtime takes SIGTERM and tells the others; there
-    SIGINT is handed on as SIGTERM.
+    the other two are handed on as SIGTERM.
     """
     stop = Stop()
-    before: dict[signal.Signals, Any] = {}
 
     def restore():
         for known, handler in before.items():
             signal.signal(known, handler)
 
-    def note(number, frame):
+    def first():
         restore()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def note(number, frame):
+        first()
         stop.by = signal.Signals(number)
 
     def hand_on(number, frame):
-        restore()
+        first()
         os.kill(os.getpid(), signal.SIGTERM)
 
     together = jax.distributed.is_initialized()
-    mine = (signal.SIGINT,) if together else (signal.SIGINT, signal.SIGTERM)
+    mine = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    if together:
+        mine.remove(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in mine}
+    if before[signal.SIGHUP] == signal.SIG_IGN:
+        mine.remove(signal.SIGHUP)
     for each in mine:
-        before[each] = signal.getsignal(each)
         signal.signal(each, hand_on if together else note)
     try:
         yield stop

@@ -18,9 +18,9 @@ from PIL import Image
 from ddpm_jax import build, pipeline
 from ddpm_jax.command import read_config
 from ddpm_jax.config import to_dict
+from ddpm_jax.ownership import claimed
 from ddpm_jax.training import checkpoints, loop
 from ddpm_jax.training.setup import make_update
-from ddpm_jax.training.workdir import claimed
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SMOKE = ROOT / "configs" / "smoke.py"
