@@ -1,6 +1,6 @@
 """Trains a diffusion model; run again, it goes on from its newest checkpoint.
 
-python train.py                                        digits, on any machine
+python train.py                                        digits, in minutes
 python train.py --config configs/cifar10.py --workdir DIR --train.batch-size 256
 """
 
