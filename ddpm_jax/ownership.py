@@ -10,7 +10,7 @@ import socket
 import time
 import warnings
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -58,11 +58,18 @@ def _claim(
     stack: contextlib.ExitStack, folder: pathlib.Path, name: str, token: int
 ) -> None:
     """Locks the folder until the stack closes, and leaves a note of who holds it."""
+    note = f"process {os.getpid()} on {socket.gethostname()}"
+    if jax.process_count() > 1:
+        note += f", run {token}"
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         stack.callback(_remove_empty, made)
-        file = _locked(folder, name)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = stack.enter_context(_locked(folder, name))
+        # While it is locked: whoever comes later makes a file of its own.
+        stack.callback((folder / OWNER).unlink, missing_ok=True)
+        file.truncate(0)
+        file.write(note.encode())
     except BlockingIOError:
         raise
     except OSError as error:
@@ -70,20 +77,12 @@ def _claim(
             f"{name} {folder} must be a folder that can be written; got "
             f"{error.strerror or error}"
         ) from error
-    stack.enter_context(file)
-    # While it is locked: whoever comes later makes a file of its own.
-    stack.callback((folder / OWNER).unlink, missing_ok=True)
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    if jax.process_count() > 1:
-        file.write(f", run {token}")
-    file.flush()
 
 
-def _locked(folder: pathlib.Path, name: str) -> TextIO:
+def _locked(folder: pathlib.Path, name: str) -> BinaryIO:
     """The folder's note, open and locked."""
     while True:
-        file = (folder / OWNER).open("a+")
+        file: Any = (folder / OWNER).open(mode="ab+", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Between the two the last owner may have removed what was opened.
@@ -92,9 +91,10 @@ def _locked(folder: pathlib.Path, name: str) -> TextIO:
         except BlockingIOError as error:
             with file:
                 file.seek(0)
+                owner = file.read().decode(errors="replace") or "another program"
                 raise BlockingIOError(
-                    f"{name} {folder} is in use by {file.read() or 'another program'}: "
-                    "one program at a time writes there"
+                    f"{name} {folder} is in use by {owner}: one program at a time "
+                    "writes there"
                 ) from error
         except FileNotFoundError:
             pass

@@ -1,6 +1,7 @@
 """A folder has one owner at a time, of one process or of many, and no trace of it."""
 
 import fcntl
+import io
 import os
 import pathlib
 import subprocess
@@ -57,8 +58,8 @@ def test_what_is_locked_is_what_is_there(tmp_path, monkeypatch):
     opened = pathlib.Path.open
     stale = [True]
 
-    def open_first(path, *arguments):
-        file = opened(path, *arguments)
+    def open_first(path, *arguments, **options):
+        file = opened(path, *arguments, **options)
         if stale.pop() if stale else False:
             path.unlink()
         return file
@@ -76,6 +77,20 @@ def test_a_place_that_is_no_folder_is_one_line(tmp_path):
         rule = f"workdir {place} must be a folder that can be written"
         with pytest.raises(OSError, match=rule), claimed(place, "workdir"):
             raise AssertionError
+
+
+class Full(io.FileIO):
+    """A file on a disk without room."""
+
+    def write(self, content):
+        raise OSError(ownership.errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_is_full_is_found_out_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(pathlib.Path, "open", lambda path, **_: Full(path, "a+"))
+    rule = f"--out {tmp_path} must be a folder that can be written; got No space"
+    with pytest.raises(OSError, match=rule), claimed(tmp_path):
+        raise AssertionError
 
 
 def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
