@@ -260,7 +260,7 @@ def test_processes_read_one_step_and_leave_together(run, tmp_path, monkeypatch, 
     monkeypatch.setattr(drawing.processes, "is_main", lambda: main)
     (tmp_path / "unfinished").mkdir()
     draw(run, tmp_path)
-    assert met == [2, ("parts", False), ("drawn", False), ("written", main)]
+    assert met == [2, 2, ("parts", False), ("drawn", False), ("written", main)]
 
 
 def test_what_is_not_a_run_is_named(tmp_path):
