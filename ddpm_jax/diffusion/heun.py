@@ -96,7 +96,9 @@ def heun_update(
     r = sigma_next / sigma
     signal = jnp.sqrt(lookup(schedule.alphas_cumprod_prev, i))
     kept = r * signal * level.sqrt_recip_alphas_cumprod[0]
-    end = level_at(sigma_next, schedule.timesteps[i - 1])
+    # Between the steps, after churn, the network is told floats; then at both ends.
+    step = schedule.timesteps[i - 1].astype(level.timesteps.dtype)
+    end = level_at(sigma_next, step)
     first = jnp.zeros((), jnp.int32)
 
     def stage(carry: tuple[jax.Array, jax.Array, jax.Array], k: jax.Array):
