@@ -50,7 +50,7 @@ def main(options: Options) -> None:
     )
     key, steps = jax.random.key(draw.seed), draw.steps or model.schedule.num_steps
     how = {"sampler": sampler, "every": max(1, steps // drawing.FRAMES)}
-    how |= {x: getattr(draw, x) for x in ("steps", "spacing", "guidance")}
+    how |= {x: getattr(draw, x) for x in ("steps", "spacing", "lambda_min", "guidance")}
 
     def walk(first: int, count: int):
         label = draw.labels(first, count)
@@ -59,6 +59,9 @@ def main(options: Options) -> None:
     walk(0, len(draw.label or (None,)))  # no step of it: what is refused is refused now
     out = options.out or options.workdir / "drawn"
     origin = {"workdir": str(options.workdir), **draw.origin()}
+    if draw.spacing is None:
+        chain_of = model.config.diffusion.schedule
+        origin["spacing"] = build.own_spacing(chain_of, sampler)
     origin |= {"trained steps": model.step, "model": drawing.digest(model)}
     sizes = {"num": draw.num, "batch": draw.batch_size}
     with claimed(out):

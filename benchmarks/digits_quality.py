@@ -82,7 +82,7 @@ def main() -> None:
     nearest = float(distances(ancestral, train.images).min())
     ddim = median(draw(options.num, "ddim", 20))
     solver = median(draw(options.num, "dpm_solver_pp", 10, spacing="logsnr"))
-    uniform = median(draw(options.num, "dpm_solver_pp", 10))
+    uniform = median(draw(options.num, "dpm_solver_pp", 10, spacing="uniform"))
     guided = draw(options.labelled, "ddim", 50, guidance=2.0)
     judged = vote(distances(guided, train.images), train.labels)
     right = float(np.mean(judged == np.arange(options.labelled) % 10))

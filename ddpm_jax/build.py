@@ -61,6 +61,7 @@ SPACINGS = ("uniform", "ddim", "quadratic", "leading", "trailing", "linspace")
 SOLVER_SPACINGS: dict[str, Callable] = {  # positions, also between two steps
     "logsnr": solver_spacing.log_snr_positions,
     "karras": solver_spacing.karras_positions,
+    "heun": solver_spacing.heun_positions,
 }
 
 
@@ -76,21 +77,35 @@ def make_betas(config: ScheduleConfig):
 
 
 def make_schedule(
-    config: ScheduleConfig, *, steps: int | None = None, spacing: str = "uniform"
+    config: ScheduleConfig,
+    *,
+    steps: int | None = None,
+    spacing: str | None = None,
+    lambda_min: float | None = None,
+    sampler: Sampler | None = None,
 ) -> Schedule:
     """The schedule that the config names, respaced to `steps` steps; None keeps all.
 
     Args:
-        spacing: a name of `schedules.spaced_timesteps`, or "logsnr" or "karras" for
-            positions that suit a solver (`diffusion.solver_spacing`).
+        spacing: a name of `schedules.spaced_timesteps`, or "logsnr", "karras" or "heun"
+            for positions that suit a solver (`diffusion.solver_spacing`); None is the
+            sampler's own.
+        lambda_min: of those three: where, in log(alpha / sigma), the chain is cut; -inf
+            is no cut, None the spacing's own.
+        sampler: what is to walk the schedule; None is one that suits "uniform".
 
     Raises:
-        ValueError: if there is no such spacing, or it has no so many steps.
+        ValueError: if there is no such spacing, it has no so many steps, or steps are
+            not given and spacing or lambda_min are.
     """
+    check_spacing(steps, spacing, lambda_min)
     betas = make_betas(config)
-    known = (*SPACINGS, *SOLVER_SPACINGS)
-    if spacing not in known:
-        raise ValueError(f"spacing must be one of {', '.join(known)}; got {spacing!r}")
+    spacing = own_spacing(config, sampler) if spacing is None else spacing
+    if lambda_min is not None and spacing not in SOLVER_SPACINGS:
+        raise ValueError(
+            f"lambda_min belongs to the spacings {', '.join(SOLVER_SPACINGS)}; got "
+            f"{lambda_min} with {spacing!r}"
+        )
     if steps is None or (steps == config.num_steps and spacing in SPACINGS):
         return schedules.make_schedule(betas)
     if not 1 <= steps <= config.num_steps:
@@ -99,7 +114,8 @@ def make_schedule(
             f"1..{config.num_steps}; got {steps}"
         )
     if spacing in SOLVER_SPACINGS:
-        positions = SOLVER_SPACINGS[spacing](betas, steps)
+        cut = {} if lambda_min is None else {"lambda_min": lambda_min}
+        positions = SOLVER_SPACINGS[spacing](betas, steps, **cut)
         return solver_spacing.interpolated_schedule(betas, positions)
     kept = schedules.spaced_timesteps(config.num_steps, steps, spacing=spacing)
     if kept[-1] == 0:
@@ -108,6 +124,28 @@ def make_schedule(
             "there is hardly any noise; use 'trailing', or more steps"
         )
     return schedules.make_schedule(betas, timesteps=kept)
+
+
+def own_spacing(config: ScheduleConfig, sampler: Sampler | None) -> str:
+    """The name of the spacing that suits a sampler on the config's chain."""
+    suitable = "uniform" if sampler is None else sampler.spacing
+    if config.ends_in_noise and suitable in SOLVER_SPACINGS:
+        return "uniform"  # log-SNR has no end there; also so they are ahead of DDIM
+    return suitable
+
+
+def check_spacing(
+    steps: int | None, spacing: str | None, lambda_min: float | None
+) -> None:
+    """Raises ValueError for an unknown name, and for what is not read without steps."""
+    known = (*SPACINGS, *SOLVER_SPACINGS)
+    if spacing is not None and spacing not in known:
+        raise ValueError(f"spacing must be one of {', '.join(known)}; got {spacing!r}")
+    if steps is not None:
+        return
+    for name, value in (("spacing", spacing), ("lambda_min", lambda_min)):
+        if value not in (None, "uniform"):
+            raise ValueError(f"{name}={value} spaces so many steps; got none")
 
 
 def make_network(config: Config) -> UNet:

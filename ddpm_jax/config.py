@@ -380,7 +380,7 @@ class SampleConfig:
     """The grids that a run draws from its averaged weights."""
 
     sampler: Literal["ddpm", "ddim", "dpm_solver_pp", "unipc", "heun"] = "ddpm"
-    steps: int | None = None  # None = all T
+    steps: int | None = None  # those that suit the sampler; None = all T
     every: int = 5000  # training steps between grids
     num: int = 64  # images in a grid
 

@@ -38,7 +38,12 @@ class Draw:
     seed: int = 0  # image i of a seed is always the same image
     sampler: str = "ddpm"  # ddpm, ddim, dpm_solver_pp, unipc or heun
     steps: int | None = None  # steps of the reverse chain; None = all
-    spacing: str = "uniform"  # which, with --steps: trailing, logsnr, karras, ...
+    # Which, with --steps: uniform, trailing, logsnr, karras, heun, ...; None = those
+    # that suit the sampler: uniform, or logsnr for dpm_solver_pp and unipc, or heun
+    spacing: str | None = None
+    # logsnr, karras, heun: where the chain is cut, in log(alpha / sigma), since below
+    # there is only noise; -inf = nowhere, None = the spacing's own: -5.1, heun -4.4
+    lambda_min: float | None = None
     eta: float = 0.0  # ddim: 0 = deterministic, 1 = as noisy as ddpm
     # ddim: eps again from the clipped x0; diffusers does not. None = as the config says
     rederive: bool | None = None
@@ -53,10 +58,13 @@ class Draw:
                 "--num and --batch-size must be at least 1; "
                 f"got {self.num} and {self.batch_size}"
             )
-        if self.spacing != "uniform" and self.steps is None:
-            raise ValueError(
-                f"--spacing {self.spacing} spaces so many --steps; got none"
-            )
+        if self.steps is None:
+            for name in ("spacing", "lambda_min"):
+                if (value := getattr(self, name)) not in (None, "uniform"):
+                    option = name.replace("_", "-")
+                    raise ValueError(
+                        f"--{option} {value} spaces so many --steps; got none"
+                    )
         if self.label == ():
             raise ValueError("--label must name one class or more; got none")
 
@@ -73,7 +81,8 @@ class Draw:
 
     def origin(self) -> dict[str, Any]:
         """All that an image depends on, beside the model and its number."""
-        names = ("seed", "sampler", "eta", "rederive", "steps", "spacing", "guidance")
+        names = ["seed", "sampler", "eta", "rederive", "guidance"]
+        names += ["steps", "spacing", "lambda_min"]
         label = self.label and " ".join(map(str, self.label))
         return {name: getattr(self, name) for name in names} | {"label": label}
 

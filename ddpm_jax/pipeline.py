@@ -52,7 +52,8 @@ class Model:
         *,
         sampler: Sampler | None = None,
         steps: int | None = None,
-        spacing: str = "uniform",
+        spacing: str | None = None,
+        lambda_min: float | None = None,
         label: Label = None,
         guidance: float | jax.Array | None = None,
         progress: bool | None = None,
@@ -66,7 +67,9 @@ class Model:
         Args:
             sampler: from `diffusion.samplers`; None is `ddpm` as the model was trained.
             steps: how many of the schedule's steps to visit; None visits all.
-            spacing: which ones, as `build.make_schedule` names it.
+            spacing: which ones, as `build.make_schedule` names it; None is the
+                sampler's own.
+            lambda_min: where that function cuts the chain.
             label: of every image, or (num,) one each; None draws without labels. A
                 number, or the name of a class where the run keeps names.
             guidance: scale of classifier-free guidance; None (or 1) is the conditional
@@ -76,9 +79,12 @@ class Model:
 
         Raises:
             ValueError: if the model has no labels and one is given, a label is out of
-                range or names no class, or steps is larger than the schedule has.
+                range or names no class, steps is larger than the schedule has, or a
+                spacing is given without steps.
         """
-        arguments = self._arguments(sampler, steps, spacing, num, label, guidance)
+        arguments = self._arguments(
+            sampler, steps, spacing, lambda_min, num, label, guidance
+        )
         denoise, schedule, shape, sampler = arguments
         keys = self._divide(build.image_keys(key, 0, num))
         if progress is None:
@@ -103,7 +109,8 @@ class Model:
         every: int = 1,
         sampler: Sampler | None = None,
         steps: int | None = None,
-        spacing: str = "uniform",
+        spacing: str | None = None,
+        lambda_min: float | None = None,
         label: Label = None,
         guidance: float | jax.Array | None = None,
     ) -> Iterator[tuple[int, jax.Array]]:
@@ -113,7 +120,9 @@ class Model:
             first: the images are first..first + num - 1 of this key.
             every: steps between what is yielded.
         """
-        arguments = self._arguments(sampler, steps, spacing, num, label, guidance)
+        arguments = self._arguments(
+            sampler, steps, spacing, lambda_min, num, label, guidance
+        )
         keys = self._divide(build.image_keys(key, first, num))
         return samplers.sample_iter(
             keys, *arguments[:-1], sampler=arguments[-1], every=every
@@ -131,6 +140,25 @@ class Model:
         whole = NamedSharding(mesh, PartitionSpec())
         return dataclasses.replace(self, params=jax.device_put(self.params, whole))
 
+    def respaced(
+        self,
+        sampler: Sampler,
+        steps: int | None,
+        spacing: str | None,
+        lambda_min: float | None,
+    ) -> Schedule:
+        """The chain that `sampler` walks; the options as `sample` takes them."""
+        build.check_spacing(steps, spacing, lambda_min)
+        if steps is None:
+            return self.schedule
+        return build.make_schedule(
+            self.config.diffusion.schedule,
+            steps=steps,
+            spacing=spacing,
+            lambda_min=lambda_min,
+            sampler=sampler,
+        )
+
     def _divide(self, keys: jax.Array) -> jax.Array:
         """The keys of a batch, over the devices that hold the weights."""
         place = getattr(jax.tree.leaves(self.params)[0], "sharding", None)
@@ -141,17 +169,13 @@ class Model:
         divided = NamedSharding(place.mesh, PartitionSpec(BATCH_AXES))
         return jax.device_put(keys, divided)
 
-    def _arguments(self, sampler, steps, spacing, num, label, guidance):
+    def _arguments(self, sampler, steps, spacing, lambda_min, num, label, guidance):
         """(denoise, schedule, shape, sampler) of a draw."""
-        data = self.config.data
-        shape = (num, data.image_size, data.image_size, data.channels)
-        schedule = self.schedule
-        if steps is not None:
-            schedule = build.make_schedule(
-                self.config.diffusion.schedule, steps=steps, spacing=spacing
-            )
         if sampler is None:
             sampler = build.make_sampler(self.config.diffusion, "ddpm")
+        data = self.config.data
+        shape = (num, data.image_size, data.image_size, data.channels)
+        schedule = self.respaced(sampler, steps, spacing, lambda_min)
         return self._denoiser(num, label, guidance), schedule, shape, sampler
 
     def _denoiser(self, num: int, label, guidance) -> Callable:

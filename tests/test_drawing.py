@@ -96,6 +96,12 @@ def test_a_label_is_that_of_an_image_wherever_it_is_drawn():
         Draw(label=())
 
 
+def test_the_command_takes_a_cut():
+    for told, value in (("-5.1", -5.1), ("-inf", -np.inf)):
+        draw = tyro.cli(Draw, args=["--steps", "9", "--lambda-min", told])
+        assert draw.lambda_min == value and draw.spacing is None
+
+
 @pytest.mark.parametrize(
     ("said", "label"),
     [([], None), (["--label", "cat"], ("cat",)), (["--label", "0", "1"], ("0", "1"))],

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 import ddpm_jax
+from ddpm_jax import build
 from ddpm_jax.command import read_config
+from ddpm_jax.config import ScheduleConfig
 from ddpm_jax.diffusion import sampling
-from ddpm_jax.diffusion.samplers import ddim, dpm_solver_pp, heun
+from ddpm_jax.diffusion.samplers import ddim, dpm_solver_pp, heun, unipc
+from ddpm_jax.diffusion.transitions import from_v
 from ddpm_jax.training import checkpoints, loop
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -141,6 +144,59 @@ def test_a_solver_may_step_between_the_trained_steps(model, spacing):
     assert np.isfinite(x).all()
     with pytest.raises(ValueError, match=r"must lie in 1\.\.20; got 21"):
         model.sample(jax.random.key(5), 2, steps=21, spacing=spacing, label=1)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "spacing"),
+    [(None, "uniform"), (ddim(), "uniform"), (unipc(), "logsnr"), (heun(), "heun")],
+)
+def test_a_sampler_has_a_spacing_of_its_own(model, sampler, spacing):
+    # The last convolution of an untrained network is 0, and so is all that it predicts.
+    params = jax.tree.map(lambda x: x + 0.05, model.params)
+    model = dataclasses.replace(model, params=params)
+    key, how = jax.random.key(5), {"sampler": sampler, "steps": 4, "label": 1}
+    own = model.sample(key, 2, **how)
+    np.testing.assert_array_equal(own, model.sample(key, 2, spacing=spacing, **how))
+    other = model.sample(key, 2, spacing="trailing", **how)
+    assert np.abs(own - other).max() > 1e-3
+
+
+def test_where_log_snr_is_infinite_a_solver_keeps_to_trained_steps():
+    config = ScheduleConfig(num_steps=20, zero_terminal_snr=True)
+    for sampler in (dpm_solver_pp(predict=from_v), unipc(predict=from_v)):
+        chain = build.make_schedule(config, steps=4, sampler=sampler)
+        np.testing.assert_array_equal(chain.timesteps, [0, 6, 13, 19])
+
+
+def test_the_chain_is_cut_where_it_is_told(model):
+    config = ScheduleConfig(kind="cosine")
+    for spacing, cut in (("logsnr", 5.1), ("karras", 5.1), ("heun", np.log(80))):
+        for told, reached in ((None, cut), (-2.0, 2.0)):
+            chain = build.make_schedule(
+                config, steps=5, spacing=spacing, lambda_min=told
+            )
+            sigma = chain.sqrt_recipm1_alphas_cumprod[-1]
+            np.testing.assert_allclose(np.log(sigma), reached, rtol=1e-4)
+    key, how = jax.random.key(5), {"sampler": dpm_solver_pp(), "steps": 4, "label": 1}
+    cut = model.sample(key, 2, lambda_min=0.5, **how)
+    assert np.abs(cut - model.sample(key, 2, **how)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"spacing": "logsnr"}, "spacing=logsnr spaces so many steps; got none"),
+        ({"spacing": "logsnrr"}, "spacing must be one of .*; got 'logsnrr'"),
+        ({"lambda_min": -5.0}, "lambda_min=-5.0 spaces so many steps; got none"),
+        ({"lambda_min": -5.0, "steps": 4}, "-5.0 with 'uniform'"),
+        ({"lambda_min": 9.0, "steps": 4, "spacing": "karras"}, "got 9.0"),
+    ],
+)
+def test_an_option_that_nothing_would_read_is_refused(model, options, message):
+    key = jax.random.key(0)
+    for draw in (model.sample, model.sample_iter):
+        with pytest.raises(ValueError, match=message):
+            draw(key, 1, label=3, **options)
 
 
 def test_it_is_a_pytree_that_jit_and_vmap_take(model):

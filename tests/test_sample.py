@@ -124,10 +124,13 @@ def test_labels_take_turns(run, tmp_path, monkeypatch):
     assert Image.open(tmp_path / "mixed" / "00004.png").info["label"] == "1"
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "dpm_solver_pp", "heun"])
-def test_every_sampler_draws(run, tmp_path, sampler):
+@pytest.mark.parametrize(
+    ("sampler", "spacing"),
+    [("ddim", "uniform"), ("dpm_solver_pp", "logsnr"), ("heun", "heun")],
+)
+def test_every_sampler_draws(run, tmp_path, sampler, spacing):
     draw(run, tmp_path, sampler=sampler, label=(1,), guidance=2.0)
-    assert (tmp_path / "grid.png").exists()
+    assert Image.open(tmp_path / "grid.png").info["spacing"] == spacing
 
 
 @pytest.mark.parametrize(
@@ -144,6 +147,9 @@ def test_every_sampler_draws(run, tmp_path, sampler):
         ({"guidance": 2.0}, "guidance strengthens a label"),
         ({"num": 0}, "--num and --batch-size must be at least 1"),
         ({"spacing": "even"}, "spacing must be one of"),
+        ({"spacing": "logsnr", "steps": None}, "--spacing logsnr spaces so many"),
+        ({"lambda_min": -3.0, "steps": None}, "--lambda-min -3.0 spaces so many"),
+        ({"lambda_min": -3.0}, "lambda_min belongs to .*; got -3.0 with 'uniform'"),
     ],
 )
 def test_refusals_name_the_rule(run, tmp_path, options, line):

@@ -30,6 +30,7 @@ from ddpm_jax.diffusion.stepping import (
     before,
     read,
     start,
+    suits,
 )
 from ddpm_jax.diffusion.transitions import Clip, Predict, from_eps
 
@@ -186,6 +187,7 @@ def _start(schedule: Schedule, x: jax.Array, *, predict: Predict) -> SampleState
     return start(schedule, x, predict=predict)
 
 
+@suits("heun")
 def _step(
     key: jax.Array,
     denoise: Denoise,

@@ -21,6 +21,25 @@ class Sampler(NamedTuple):
     init: Callable[..., Any]  # (schedule, x) -> state, a pytree with the field x
     step: Callable[..., Any]  # (key, denoise, schedule, state, i) -> (state, StepInfo)
 
+    @property
+    def spacing(self) -> str:
+        """The spacing that suits it where only the number of steps is given.
+
+        A name, "uniform" unless the step's function was marked by `suits`.
+        """
+        function = getattr(self.step, "function", self.step)
+        return getattr(function, "spacing", "uniform")
+
+
+def suits(spacing: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Marks the step of a sampler with the name of the spacing that suits it."""
+
+    def mark(step: Callable[..., Any]) -> Callable[..., Any]:
+        vars(step)["spacing"] = spacing
+        return step
+
+    return mark
+
 
 class StepInfo(NamedTuple):
     """What a step computed besides its result."""

@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.diffusion.bound import Bound
-from ddpm_jax.diffusion.dpm_solver import (
-    dpm_solver_pp_update,
-)
+from ddpm_jax.diffusion.dpm_solver import dpm_solver_pp_update, final_order
 from ddpm_jax.diffusion.schedules import Schedule, at
 from ddpm_jax.diffusion.stepping import (
     Denoise,
@@ -17,6 +15,7 @@ from ddpm_jax.diffusion.stepping import (
     ask,
     check_prediction,
     read,
+    suits,
 )
 from ddpm_jax.diffusion.transitions import Clip, Predict, from_eps
 
@@ -30,15 +29,26 @@ class UnipcState(NamedTuple):
     known: jax.Array  # () int32: how many of them there are
 
 
-def unipc(*, predict: Predict = from_eps, clip: Clip | None = None) -> Sampler:
+def unipc(
+    *,
+    lower_order_final: bool = True,
+    predict: Predict = from_eps,
+    clip: Clip | None = None,
+) -> Sampler:
     """UniPC of order 2 on predictions of x_0, with B(h) = exp(h) - 1 ("bh2").
 
     Its predictor is DPM-Solver++(2M); the corrector uses the prediction at the point
     reached to take the step again, which the next network call does not repeat.
+
+    Args:
+        lower_order_final: lower the order of the step into index 0 to 1, of predictor
+            and corrector, as the authors' code does. The step to clean data always has
+            order 1.
+        predict: what the network's output is: `from_eps`, `from_x0` or `from_v`.
+        clip: limits the predicted x_0.
     """
-    return Sampler(
-        Bound(_start, predict=predict), Bound(_step, predict=predict, clip=clip)
-    )
+    step = Bound(_step, lower_order_final=lower_order_final, predict=predict, clip=clip)
+    return Sampler(Bound(_start, predict=predict), step)
 
 
 def unipc_correct(
@@ -79,6 +89,7 @@ def _start(schedule: Schedule, x: jax.Array, *, predict: Predict) -> UnipcState:
     return UnipcState(x, x, (zeros, zeros), jnp.zeros((), jnp.int32))
 
 
+@suits("logsnr")
 def _step(
     key: jax.Array,
     denoise: Denoise,
@@ -86,6 +97,7 @@ def _step(
     state: UnipcState,
     i: jax.Array,
     *,
+    lower_order_final: bool,
     predict: Predict,
     clip: Clip | None,
 ) -> tuple[UnipcState, StepInfo]:
@@ -93,10 +105,16 @@ def _step(
     output = ask(denoise, schedule, state.x, i)
     x0 = read(schedule, state.x, i, output, predict=predict, clip=clip).x0
     newest, oldest = state.past
+    taken = final_order(i + 1, 2, lower=lower_order_final)  # by the step that led here
     corrected = unipc_correct(
-        schedule, state.base, i, (x0, newest, oldest), order=jnp.minimum(state.known, 2)
+        schedule,
+        state.base,
+        i,
+        (x0, newest, oldest),
+        order=jnp.minimum(jnp.minimum(state.known, 2), taken),
     )
     base = jnp.where(state.known == 0, state.x, corrected)
-    order = jnp.minimum(jnp.minimum(2, state.known + 1), i + 1)
+    ending = final_order(i, 2, lower=lower_order_final)
+    order = jnp.minimum(jnp.minimum(2, state.known + 1), ending)
     x = dpm_solver_pp_update(schedule, base, i, (x0, newest), order=order)
     return UnipcState(x, base, (x0, newest), state.known + 1), StepInfo(x0)

@@ -13,12 +13,9 @@ import numpy as np
 
 from ddpm_jax import build
 from ddpm_jax.diffusion.samplers import sample
-from ddpm_jax.diffusion.schedules import Schedule, make_schedule
-from ddpm_jax.diffusion.solver_spacing import log_snr_timesteps
 from ddpm_jax.figures import style
 from ddpm_jax.figures.subject import Subject
 from ddpm_jax.images import to_uint8
-from ddpm_jax.pipeline import Model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,26 +91,20 @@ def curve(subject: Subject, name: str) -> list[tuple[int, float]]:
 def drawn(subject: Subject, name: str, steps: int) -> np.ndarray:
     """`subject.num` samples, uint8, with the labels in turn where there are labels."""
     model, labels = subject.model, None
+    sampler = build.make_sampler(model.config.diffusion, name)
     classes = model.config.data.num_classes
     if classes is not None:
         labels = jnp.arange(subject.num) % classes
     x = sample(
         build.image_keys(subject.key, 0, subject.num),
         build.denoiser(model.network, model.params, labels),
-        chain(model, name, steps),
+        build.make_schedule(
+            model.config.diffusion.schedule, steps=steps, sampler=sampler
+        ),
         (subject.num, *subject.train.image_shape),
-        sampler=build.make_sampler(model.config.diffusion, name),
+        sampler=sampler,
     )
     return to_uint8(np.asarray(x))
-
-
-def chain(model: Model, name: str, steps: int) -> Schedule:
-    """The chain that suits a sampler: even in t, or, for a solver, in log-SNR."""
-    config = model.config.diffusion.schedule
-    if name in ("ddpm", "ddim"):
-        return build.make_schedule(config, steps=steps)
-    betas = build.make_betas(config)
-    return make_schedule(betas, timesteps=log_snr_timesteps(betas, steps))
 
 
 def held_out(subject: Subject) -> float:

@@ -62,7 +62,8 @@ def export_weights(
     step: int | None = None,
     sampler: str = "ddpm",
     steps: int | None = None,
-    spacing: str = "uniform",
+    spacing: str | None = None,
+    lambda_min: float | None = None,
     eta: float = 0.0,
 ) -> None:
     """Writes the averaged weights of a run for others to read.
@@ -76,18 +77,20 @@ def export_weights(
         step: of the run's checkpoint; None = the newest.
         sampler: stablehlo: ddpm, ddim, dpm_solver_pp, unipc or heun.
         steps: stablehlo: steps of the reverse chain; None = all.
-        spacing: stablehlo: which steps: uniform, ddim, quadratic, trailing, ...
+        spacing: stablehlo: which steps: uniform, trailing, logsnr, karras, heun, ...;
+            None = those that suit the sampler.
+        lambda_min: stablehlo: where logsnr, karras and heun cut the chain, in
+            log(alpha / sigma); None = their own.
         eta: stablehlo: of ddim; 0 = deterministic, 1 = as noisy as ddpm.
     """
     check_free(dst)
-    of_sampler = (sampler, steps, spacing, eta)
-    if format != "stablehlo" and of_sampler != ("ddpm", None, "uniform", 0.0):
+    of_sampler = (sampler, steps, spacing or "uniform", lambda_min, eta)
+    if format != "stablehlo" and of_sampler != ("ddpm", None, "uniform", None, 0.0):
         raise ValueError(
-            "--sampler, --steps, --spacing and --eta belong to --format stablehlo; got "
-            f"them with {format}"
+            "--sampler, --steps, --spacing, --lambda-min and --eta belong to --format "
+            f"stablehlo; got them with {format}"
         )
-    if spacing != "uniform" and steps is None:
-        raise ValueError(f"--spacing {spacing} spaces so many --steps; got none")
+    build.check_spacing(steps, spacing, lambda_min)
     model = pipeline.load(workdir, step=step)
     if format == "diffusers":
         save_diffusers(dst, model.config, model.params, step=model.step)
@@ -96,7 +99,12 @@ def export_weights(
 
         chosen = build.make_sampler(model.config.diffusion, sampler, eta=eta)
         exported.export_sampler(
-            model, dst, sampler=chosen, steps=steps, spacing=spacing
+            model,
+            dst,
+            sampler=chosen,
+            steps=steps,
+            spacing=spacing,
+            lambda_min=lambda_min,
         )
     else:
         npz = format == "npz"

@@ -29,6 +29,7 @@ from ddpm_jax.diffusion import samplers
 from ddpm_jax.diffusion.guidance import classifier_free
 from ddpm_jax.diffusion.noise import fold_in
 from ddpm_jax.diffusion.samplers import Sampler
+from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.pipeline import Model
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -41,7 +42,8 @@ def export_sampler(
     *,
     sampler: Sampler | None = None,
     steps: int | None = None,
-    spacing: str = "uniform",
+    spacing: str | None = None,
+    lambda_min: float | None = None,
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
 ) -> None:
     """Writes the sampler of `model` to `path`; the module says how to call it.
@@ -61,13 +63,15 @@ def export_sampler(
     Args:
         model: what to draw from.
         path: the file to write.
-        sampler, steps, spacing: as `Model.sample` takes them; part of the file.
+        sampler, steps, spacing, lambda_min: as `Model.sample` takes them; part of the
+            file.
         platforms: where the file can run, of `PLATFORMS`; one file serves them all.
 
     Raises:
         ImportError: if flatbuffers is not installed.
         ValueError: if the weights are too large for one file, the schedule has fewer
-            steps, the sampler cannot walk it, or there is no such platform.
+            steps, a spacing is given without steps, the sampler cannot walk it, or
+            there is no such platform.
         OSError: if the file cannot be written.
     """
     if importlib.util.find_spec("flatbuffers") is None:
@@ -88,29 +92,25 @@ def export_sampler(
     path = pathlib.Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path} cannot be written: no folder {path.parent}")
-    draw = jax.jit(_drawing(model, sampler, steps, spacing))
+    if sampler is None:
+        sampler = build.make_sampler(model.config.diffusion, "ddpm")
+    schedule = model.respaced(sampler, steps, spacing, lambda_min)
+    draw = jax.jit(_drawing(model, sampler, schedule))
     exported = jax.export.export(draw, platforms=platforms)(**_arguments(model))
     _write(path, exported.serialize())
 
 
 def _drawing(
-    model: Model, sampler: Sampler | None, steps: int | None, spacing: str
+    model: Model, sampler: Sampler, schedule: Schedule
 ) -> Callable[..., jax.Array]:
     """`model.sample` as a function of arrays alone, by keyword."""
     config = model.config
     size, channels = config.data.image_size, config.data.channels
     classes = config.data.num_classes
-    schedule = model.schedule
-    if steps is not None:
-        schedule = build.make_schedule(
-            config.diffusion.schedule, steps=steps, spacing=spacing
-        )
     # A program that holds arrays of several devices could not run on one.
     params, schedule = jax.tree.map(
         jnp.asarray, jax.device_get((model.params, schedule))
     )
-    if sampler is None:
-        sampler = build.make_sampler(config.diffusion, "ddpm")
     # Under the trace nothing is concrete, and init could not check the schedule.
     sampler.init(schedule, jnp.zeros((1, size, size, channels)))
 

@@ -282,8 +282,10 @@ def _write_config(config: Config, workdir: pathlib.Path) -> None:
 def _grid_drawer(config: Config) -> Callable[[Any], np.ndarray]:
     """From averaged weights to the run's picture: always the same noise and labels."""
     sample, network = config.sample, build.make_network(config)
-    schedule = build.make_schedule(config.diffusion.schedule, steps=sample.steps)
     sampler = build.make_sampler(config.diffusion, sample.sampler)
+    schedule = build.make_schedule(
+        config.diffusion.schedule, steps=sample.steps, sampler=sampler
+    )
     columns = int(np.ceil(np.sqrt(sample.num)))
     label = None
     if config.data.num_classes is not None:

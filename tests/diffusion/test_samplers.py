@@ -1,10 +1,14 @@
 """The laws that every sampler keeps, in closed form."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddpm_jax import build
+from ddpm_jax.config import ScheduleConfig
 from ddpm_jax.diffusion import transitions
 from ddpm_jax.diffusion.guidance import clip_static
 from ddpm_jax.diffusion.heun import churned
@@ -221,7 +225,7 @@ def test_the_stochastic_solver_of_order_2_keeps_the_marginals():
     errors = []
     for count in (10, 40):
         schedule = interpolated_schedule(BETAS, log_snr_positions(BETAS, count))
-        sampler = dpm_solver_pp(stochastic=True)
+        sampler = dpm_solver_pp(stochastic=True, lower_order_final=False)
         x0 = sample(
             jax.random.key(6), normal_model(0.5), schedule, (128, 512), sampler=sampler
         )
@@ -262,6 +266,74 @@ def test_order_of_convergence(name, order):
     sampler = SAMPLERS[name](clip=None)
     errors = [flow_error(sampler, count) for count in (30, 60)]
     assert abs(np.log2(errors[0] / errors[1]) - order) < 0.3, errors
+
+
+@pytest.mark.parametrize(
+    ("make", "orders"),
+    [
+        (dpm_solver_pp, (2, 2, 1, 1)),
+        (partial(dpm_solver_pp, order=3), (3, 2, 1, 1)),
+        (partial(dpm_solver_pp, order=3, lower_order_final=False), (3, 3, 3, 1)),
+        (unipc, (2, 2, 1, 1)),
+        (partial(unipc, lower_order_final=False), (2, 2, 2, 1)),
+    ],
+)
+def test_the_order_is_lowered_towards_the_end(make, orders):
+    """The steps into indices 2, 1, 0 and to clean data, against updates of an order.
+
+    The network predicts the number of its call, whatever x is. UniPC starts from the
+    corrected sample, which is 0 for a prediction and a start of 0.
+    """
+    schedule = make_schedule(BETAS, timesteps=np.array([0, 50, 200, 400, 700, 999]))
+    sampler = make(predict=from_x0, clip=None)
+    state = sampler.init(schedule, jnp.zeros((1, 1)))
+    past = []
+    for i in range(5, -1, -1):
+        said = jnp.full((1, 1), 1.0 + (5 - i) ** 2)
+        before = state
+        state, _ = sampler.step(
+            jax.random.key(0), lambda x, t, said=said: said, schedule, before, i
+        )
+        past = [said, *past][:3]
+        base = getattr(state, "base", before.x)
+        if i < 4:
+            order = orders[3 - i]
+            expected = dpm_solver_pp_update(schedule, base, i, tuple(past[:order]))
+            np.testing.assert_allclose(state.x, expected, rtol=1e-5)
+        if i == 0 and hasattr(state, "base"):
+            corrected = unipc_correct(
+                schedule, before.base, i, tuple(past), order=orders[2]
+            )
+            np.testing.assert_allclose(state.base, corrected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_solvers_with_their_own_spacing_err_less_than_ddim_with_as_many_calls(kind):
+    """N(0, s^2) from x_T = 1 by the exact network should give s (0.5 and 1.5)."""
+    config = ScheduleConfig(kind=kind)
+    betas = build.make_betas(config)
+    log_alpha = jnp.asarray(0.5 * np.cumsum(np.log1p(-betas)), jnp.float32)
+    std = jnp.asarray([[0.5, 1.5]])
+
+    def denoise(x, t):
+        steps = jnp.arange(1000, dtype=x.dtype)
+        alpha = jnp.exp(jnp.interp(t.astype(x.dtype), steps, log_alpha))[:, None]
+        variance = 1 - alpha**2
+        return jnp.sqrt(variance) * x / (alpha**2 * std**2 + variance)
+
+    def errors(sampler, steps):
+        schedule = build.make_schedule(config, steps=steps, sampler=sampler)
+        start = jnp.ones((1, 2))
+        key = jax.random.key(0)
+        x = sample(key, denoise, schedule, (1, 2), sampler=sampler, x_init=start)
+        return np.abs(np.asarray(x) - std)
+
+    for calls in (8, 15, 30):
+        bound = errors(ddim(clip=None), calls)
+        for solver in (dpm_solver_pp, unipc):
+            assert np.all(errors(solver(clip=None), calls) < 0.6 * bound), solver
+        if calls >= 15:
+            assert np.all(errors(heun(clip=None), (calls + 1) // 2) < 0.7 * bound)
 
 
 @pytest.mark.parametrize("i", [1, 2, 3])

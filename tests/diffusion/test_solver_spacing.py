@@ -10,6 +10,7 @@ from ddpm_jax.diffusion.schedules import (
     zero_terminal_snr,
 )
 from ddpm_jax.diffusion.solver_spacing import (
+    heun_positions,
     interpolated_schedule,
     karras_positions,
     karras_timesteps,
@@ -27,7 +28,7 @@ def sigmas(betas, positions):
 
 @pytest.mark.parametrize("betas", [LINEAR, COSINE])
 def test_log_snr_is_even(betas):
-    positions = log_snr_positions(betas, 12)
+    positions = log_snr_positions(betas, 12, lambda_min=-np.inf)
     np.testing.assert_allclose(positions[[0, -1]], [0, 999], atol=1e-9)
     steps = np.diff(np.log(sigmas(betas, positions)))
     np.testing.assert_allclose(steps, steps[0], rtol=1e-4)
@@ -48,7 +49,8 @@ def test_karras_sigmas_are_even_in_their_root(rho):
 @pytest.mark.parametrize("count", [1, 2, 10, 300, 1000])
 def test_rounded_steps_are_distinct_and_as_many_as_asked(timesteps, betas, count):
     steps = timesteps(betas, count)
-    assert len(steps) == count and steps[-1] == 999
+    assert len(steps) == count
+    assert steps[-1] == 999 or (betas is COSINE and count <= 300 and steps[-1] == 995)
     make_schedule(betas, timesteps=steps)  # which wants them ascending and inside
     if count == 10 and betas is LINEAR:  # cosine crowds its last steps
         positions = {
@@ -56,6 +58,40 @@ def test_rounded_steps_are_distinct_and_as_many_as_asked(timesteps, betas, count
             karras_timesteps: karras_positions,
         }[timesteps](betas, count)
         assert np.abs(steps - positions).max() <= 1
+
+
+@pytest.mark.parametrize("positions", [log_snr_positions, karras_positions])
+@pytest.mark.parametrize("num_steps", [1000, 4000])
+def test_no_step_is_spent_where_there_is_only_noise(positions, num_steps):
+    betas = cosine_betas(num_steps)
+    highest = np.exp(5.1)
+    for count in (1, 5, 50):
+        reached = sigmas(betas, positions(betas, count))
+        np.testing.assert_allclose(reached[-1], highest, rtol=1e-4)
+        whole = sigmas(betas, positions(betas, count, lambda_min=-np.inf))
+        assert whole[-1] > 100 * highest and np.sum(whole > highest) > 0.25 * count
+        cut = sigmas(betas, positions(betas, count, lambda_min=-2.0))
+        np.testing.assert_allclose(cut[-1], np.exp(2), rtol=1e-4)
+    # The default linear chain ends above the cut, and is not changed by it.
+    np.testing.assert_array_equal(
+        positions(LINEAR, 9), positions(LINEAR, 9, lambda_min=-np.inf)
+    )
+
+
+@pytest.mark.parametrize("betas", [LINEAR, COSINE, linear_betas(10, end=0.4)])
+def test_heun_steps_are_even_in_a_root_of_a_fraction_of_sigma(betas):
+    whole = sigmas(betas, np.arange(float(len(betas))))
+    for count in (1, 2, 8):
+        reached = sigmas(betas, heun_positions(betas, count))
+        np.testing.assert_allclose(reached[-1], min(80, whole[-1]), rtol=1e-4)
+        even = (reached / (reached + 6)) ** 0.6
+        steps = np.diff(even, prepend=0)  # from clean data on
+        if reached[0] > 1.01 * whole[0]:
+            np.testing.assert_allclose(steps, steps[0], rtol=1e-3)
+    if len(betas) < 1000:  # then even a step for each lies above the first sigma
+        return
+    reached = sigmas(betas, heun_positions(betas, len(betas)))
+    np.testing.assert_allclose(reached[0], whole[0], rtol=1e-4)
 
 
 def test_between_whole_steps_log_alpha_is_linear():
@@ -82,6 +118,10 @@ def test_whole_positions_give_the_respaced_chain():
     ("make", "message"),
     [
         (lambda: log_snr_positions(LINEAR, 0), "at least 1; got 0"),
+        (lambda: log_snr_positions(LINEAR, 5, lambda_min=5.0), "lambda_min must lie"),
+        (lambda: karras_positions(LINEAR, 5, lambda_min=np.nan), "below .*; got nan"),
+        (lambda: heun_positions(LINEAR, 5, lambda_min=5.0), "step 0, 4.60512; got 5"),
+        (lambda: heun_positions(zero_terminal_snr(LINEAR), 5), "zero terminal SNR"),
         (lambda: log_snr_timesteps(LINEAR, 1001), "1..1000; got 1001"),
         (lambda: karras_positions(LINEAR, 5, rho=0.0), "must be positive; got rho 0"),
         (lambda: karras_positions(LINEAR, 5, sigma_min=500), "must be positive"),
