@@ -163,6 +163,20 @@ def test_an_average_and_a_variant_come_back(tmp_path, exported):
         )
 
 
+@pytest.mark.parametrize("safe", [True, False])
+@pytest.mark.parametrize("size", ["10GB", "10KB"])
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_every_form_that_it_writes_comes_back(variant, size, safe, tmp_path, exported):
+    config = config_of("uneven")
+    _, pipeline = exported(config)
+    pipeline.unet.save_pretrained(
+        tmp_path, safe_serialization=safe, max_shard_size=size, variant=variant
+    )
+    assert (len(list(tmp_path.iterdir())) > 2) == (size == "10KB")
+    weights = read_model(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, weights.params, random_params(config))
+
+
 @pytest.mark.parametrize(
     "config",
     [

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ddpm_jax import build, pipeline
 from ddpm_jax.command import read_config
-from ddpm_jax.config import to_dict
+from ddpm_jax.config import ClipConfig, to_dict
 from ddpm_jax.ownership import claimed
 from ddpm_jax.training import checkpoints, loop
 from ddpm_jax.training.setup import make_update
@@ -178,7 +178,13 @@ def test_how_a_network_is_computed_may_change_in_a_run(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     more = config(steps=5)
     more = dataclasses.replace(
-        more, network=dataclasses.replace(more.network, remat=True, dropout=0.2)
+        more,
+        network=dataclasses.replace(more.network, remat=True, dropout=0.2),
+        diffusion=dataclasses.replace(
+            more.diffusion,
+            clip=ClipConfig(kind="dynamic", percentile=0.9),
+            rederive=False,
+        ),
     )
     assert loop.run(more, tmp_path / "run").step == 5
     unclipped = dataclasses.replace(more.optim, clip_norm=None)
