@@ -182,6 +182,10 @@ def test_the_state_of_an_optimizer_is_no_network(state_dict, tmp_path):
     torch.save(both, tmp_path / "weights.pt")
     found = read_state_dict(tmp_path / "weights.pt")
     assert (found.entry, found.others) == ("['model']", ())
+    both = {"optimizer": optimizer.state_dict(), "x": {"encoder.bias": torch.zeros(3)}}
+    torch.save(both, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"1 tensors: encoder\.bias"):
+        read_model(tmp_path / "weights.pt")
 
 
 @pytest.mark.parametrize(
