@@ -223,18 +223,12 @@ def one_line_errors() -> Iterator[None]:
     for the others, which wait for this one.
     """
     with_traceback = bool(os.environ.get("DDPM_JAX_TRACEBACK"))
-    hook = sys.unraisablehook
     if not with_traceback:
-        # Orbax logs the traceback of what its threads raise, and then raises it here;
-        # writes that were under way still report to the event loop that it has closed.
+        # Orbax logs the traceback of what its threads raise, and then raises it here.
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        sys.unraisablehook = lambda what: (
-            None if "Event loop is closed" in str(what.exc_value) else hook(what)
-        )
     try:
         yield
-        sys.unraisablehook = hook
     except BaseException as error:
         line = None if with_traceback else _line(error)
         code = _exit_code(error)
