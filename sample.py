@@ -1,5 +1,9 @@
 """Draws images from a trained model: python sample.py --workdir runs/digits."""
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's log; errors are raised
+
 import dataclasses
 from typing import Annotated
 
@@ -9,7 +13,6 @@ import tyro
 import ddpm_jax
 from ddpm_jax import build, drawing, processes
 from ddpm_jax.command import Path, one_line_errors, parse, prepare_jax
-from ddpm_jax.ownership import claimed
 from ddpm_jax.streams import outlive_readers
 
 
@@ -63,18 +66,10 @@ def main(options: Options) -> None:
         chain_of = model.config.diffusion.schedule
         origin["spacing"] = build.own_spacing(chain_of, sampler)
     origin |= {"trained steps": model.step, "model": drawing.digest(model)}
-    sizes = {"num": draw.num, "batch": draw.batch_size}
-    with claimed(out):
-        parts = drawing.Parts(out / "unfinished", origin | sizes)
-        chain = options.strip or options.gif
-        frames = drawing.draw_watched(parts, walk, draw, steps, chain=chain)
-        if processes.is_main():
-            wanted = {x: getattr(options, x) for x in ("png", "npz", "strip", "gif")}
-            stale = drawing.write_pictures(out, parts, draw, frames, origin, **wanted)
-            parts.remove()
-            drew = f"drew {draw.num} images from step {model.step} into {out}"
-            print(drew + drawing.stays(stale))
-        processes.barrier("written")  # who leaves first would end a main that writes
+    wanted = {x: getattr(options, x) for x in ("png", "npz", "strip", "gif")}
+    beside = drawing.draw_into(out, walk, draw, steps, origin, **wanted)
+    if processes.is_main():
+        print(f"drew {draw.num} images from step {model.step} into {out}{beside}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@ python train.py                                        digits, in minutes
 python train.py --config configs/cifar10.py --workdir DIR --train.batch-size 256
 """
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's log; errors are raised
+
 import pathlib
 import sys
 

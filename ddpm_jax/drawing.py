@@ -18,6 +18,7 @@ import numpy as np
 
 from ddpm_jax import images, processes
 from ddpm_jax.files import whole_file
+from ddpm_jax.ownership import claimed
 from ddpm_jax.progress import Progress
 
 FRAMES = 40  # pictures of the reverse chain
@@ -248,8 +249,41 @@ def write_pictures(
     return sorted(before - written)
 
 
-def stays(names: list[str]) -> str:
-    """Of files of an earlier draw, in order, that lie beside those of this one."""
+def draw_into(
+    out: pathlib.Path,
+    walk: Walk,
+    draw: Draw,
+    steps: int,
+    origin: dict[str, Any],
+    **wanted: bool,
+) -> str:
+    """Draws and writes, with the folder to itself; goes on where an earlier try was.
+
+    Args:
+        out: the folder, which is made.
+        origin: what the pictures say of themselves, and all that they depend on.
+        wanted: as `write_pictures`.
+
+    Returns:
+        What to say of files of an earlier draw that lie there too; "" of none.
+
+    Raises:
+        OSError: if it cannot be written, or another program holds it.
+    """
+    sizes = {"num": draw.num, "batch": draw.batch_size}
+    stale: list[str] = []
+    with claimed(out):
+        parts = Parts(out / "unfinished", origin | sizes)
+        chain = wanted["strip"] or wanted["gif"]
+        frames = draw_watched(parts, walk, draw, steps, chain=chain)
+        if processes.is_main():
+            stale = write_pictures(out, parts, draw, frames, origin, **wanted)
+            parts.remove()
+        processes.barrier("written")  # who leaves first would end a main that writes
+    return _beside(stale)
+
+
+def _beside(names: list[str]) -> str:
     if len(names) < 2:
         return f"; {names[0]} of an earlier draw stays there" if names else ""
     some = f"{names[0]} .. {names[-1]}"

@@ -30,7 +30,7 @@ MAY_IMPORT = {
         *("build", "config", "data", "diffusion", "files", "images", "ownership"),
         *("processes", "progress"),
     },
-    "drawing": {"files", "images", "processes", "progress"},
+    "drawing": {"files", "images", "ownership", "processes", "progress"},
     "pipeline": {
         *("build", "config", "data", "diffusion", "files", "interop", "networks"),
         "training",

@@ -6,9 +6,12 @@ decodes every image as a run would, prints the classes, the sizes, what is passe
 and every image that cannot be used, and ends with exit code 1 if there are any.
 """
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's log; errors are raised
+
 import collections
 import concurrent.futures
-import os
 import warnings
 from pathlib import Path
 from typing import Annotated

@@ -6,6 +6,10 @@ prints the variational bound on the test split with its standard error, and writ
 terms of every step, with a plot of them, into WORKDIR/likelihood or --out.
 """
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's log; errors are raised
+
 import dataclasses
 import json
 import pathlib

@@ -1,5 +1,9 @@
 """Draws the figures of a run: python -m ddpm_jax.figures NAME --workdir runs/digits."""
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's log; errors are raised
+
 import dataclasses
 import pathlib
 from collections.abc import Callable

@@ -4,6 +4,10 @@ python -m ddpm_jax.interop import SRC --workdir DIR
 python -m ddpm_jax.interop export WORKDIR DST --format diffusers
 """
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's log; errors are raised
+
 import pathlib
 from typing import Annotated, Any, Literal
 
