@@ -136,7 +136,8 @@ def _unboxed(text: str) -> str:
             parts.append(inside)
         elif not inside.startswith(" " * 5):
             parts[-1] += f" {inside.strip()}"
-    shown = [x for x in parts if not x.startswith(("Argument help", "For full help"))]
+    aside = ("Argument help", "For full help", "Got errors")
+    shown = [x for x in parts if not x.startswith(aside)]
     line = "; ".join(shown) if shown else " ".join(text.split())
     return re.sub(r"^Error parsing (?:[^-\s]\S*: )?", "", line)
 

@@ -54,6 +54,11 @@ def port(*arguments):
             f"invalid choice '{'x' * 300}' for",
         ),
         (evaluate, [], "Missing from likelihood: --workdir PATH"),
+        (
+            evaluate,
+            ["--workdir", "a", "--num", "x"],
+            "--num: no type matching {None}|INT could be instantiated from ['x'].\n",
+        ),
         (evaluate, ["--workdir="], "--workdir: a path must have a name; got ''"),
         (
             evaluate,
