@@ -70,31 +70,36 @@ def damage(
     return None
 
 
+def step_of(directory: pathlib.Path) -> int | None:
+    """The step that the sums of a checkpoint name, where they are whole."""
+    facts = _facts(directory / NAME)
+    return int(facts["step"]) if facts else None
+
+
 def run_of(checkpoints: pathlib.Path) -> str | None:
     """The run that the checkpoints of this directory are of, where it is known."""
-    try:
-        facts = json.loads((checkpoints / RUN).read_text())
-        return facts["run"] if facts[RUN] == _seal(facts, RUN) else None
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+    return _facts(checkpoints / RUN).get("run")
 
 
 def name_run(checkpoints: pathlib.Path, newest: pathlib.Path | None) -> str:
     """The same; where it is not known, that of the newest checkpoint, or a new one."""
     run = run_of(checkpoints)
     if run is None:
-        run = (newest and _run_in(newest)) or secrets.token_hex(8)
+        known = _facts(newest / NAME).get("run") if newest else None
+        run = known or secrets.token_hex(8)
         draft = checkpoints / f".{RUN}.draft"
         draft.write_text(_sealed({"run": run}, RUN))
         draft.replace(checkpoints / RUN)
     return run
 
 
-def _run_in(directory: pathlib.Path) -> str | None:
+def _facts(path: pathlib.Path) -> dict[str, str]:
+    """What a sealed file says; nothing where it is lost, or not as it was written."""
     try:
-        return json.loads((directory / NAME).read_text())["run"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+        facts = json.loads(path.read_bytes())
+        return facts if facts[path.name] == _seal(facts, path.name) else {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
 
 
 def _mistaken(

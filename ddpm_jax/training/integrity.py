@@ -33,6 +33,8 @@ def find_good(
 ) -> tuple[int | None, dict[int, str]]:
     """The newest step whose files are as they were written, and what ails newer ones.
 
+    Among these is one that stands under the name of an older one.
+
     Raises:
         CheckpointError: if there are checkpoints and none is good.
     """
@@ -53,6 +55,10 @@ def find_good(
             f"{ailing[whole[0]]}"
             + (f"; {len(whole) - 1} more are damaged" if len(whole) > 1 else "")
         )
+    for step in whole:
+        held = checksums.step_of(directory / str(step))
+        if chosen is not None and step < chosen < (held or 0):
+            ailing[step] = f"it is the checkpoint of step {held}"
     return chosen, ailing
 
 

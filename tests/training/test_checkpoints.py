@@ -157,7 +157,8 @@ HARMS = {
     "renamed": (lambda a, b: (a / "3").rename(a / "7"), 2, [7]),
     "copied": (lambda a, b: shutil.copytree(a / "2", a / "7"), 3, [7]),
     "linked": (lambda a, b: (a / "7").symlink_to(a / "2"), 3, [7]),
-    "exchanged": (lambda a, b: exchange(a / "3", a / "1"), 2, [3]),
+    "exchanged": (lambda a, b: exchange(a / "3", a / "1"), 2, [3, 1]),
+    "renamed to older": (lambda a, b: (a / "3").rename(a / "0"), 2, [0]),
     "another config": (
         lambda a, b: exchange(a / "3/config", a / "2/config"),
         1,
