@@ -13,7 +13,7 @@ import numpy as np
 from ddpm_jax.diffusion.ancestral import ddpm
 from ddpm_jax.diffusion.bound import as_pytree
 from ddpm_jax.diffusion.ddim import ddim, ddim_invert
-from ddpm_jax.diffusion.noise import draw_noise, fold_in, typed_key
+from ddpm_jax.diffusion.noise import draw_noise, fold_in, threefry_key
 from ddpm_jax.diffusion.sampling import sample
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.diffusion.stepping import Denoise, Sampler, floating
@@ -82,7 +82,7 @@ def interpolate(
     """
     _check_pair(first, second)
     pair = floating(schedule, jnp.stack([first, second]))
-    key_encode, key_decode = jax.random.split(typed_key(key))
+    key_encode, key_decode = jax.random.split(threefry_key(key))
     noise = draw_noise(key_encode, pair)
     low, high = q_sample(schedule, pair, jnp.asarray(start_index), noise)
     weights = _column(weights, first)

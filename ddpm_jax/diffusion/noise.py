@@ -1,18 +1,44 @@
 """Noise from one key, or from one key per example.
 
 With an array of keys, one per example, what an example draws depends on its own key and
-not on the batch that it stands in.
+not on the batch that it stands in. That is a law of JAX's generator threefry2x32 alone:
+under `jax.vmap`, rbg draws with the first key for all, and unsafe_rbg also splits and
+folds with it. So keys of either are turned into threefry2x32's before any use.
 """
 
 import jax
 import jax.numpy as jnp
 
+THREEFRY = "threefry2x32"
 
-def typed_key(key: jax.Array) -> jax.Array:
-    """The key itself, or the typed key of an old `jax.random.PRNGKey`."""
+
+def threefry_key(key: jax.Array) -> jax.Array:
+    """The typed threefry2x32 key, or keys, that a key of any of JAX's generators names.
+
+    `jax.random.key(seed)` and an old `jax.random.PRNGKey(seed)` name the same one under
+    every generator, whatever `jax_default_prng_impl` says.
+
+    Raises:
+        ValueError: if it is a key of none of them.
+    """
+    words = key
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
-    return jax.random.wrap_key_data(key)
+        if str(jax.random.key_impl(key)) == THREEFRY:
+            return key
+        words = jax.random.key_data(key)
+    if words.dtype != jnp.uint32 or words.ndim == 0 or words.shape[-1] not in (2, 4):
+        raise ValueError(
+            "a key must be one of jax.random.key, of the generator threefry2x32, rbg "
+            f"or unsafe_rbg; got {key.dtype} of shape {key.shape}"
+        )
+    first, second = words[..., :2], words[..., 2:]
+    typed = jax.random.wrap_key_data(first, impl=THREEFRY)
+    if not second.shape[-1]:
+        return typed
+    # A seed fills both halves alike; where they differ, each must count.
+    fold = jnp.vectorize(jax.random.fold_in)
+    mixed = fold(fold(typed, second[..., 0]), second[..., 1])
+    return jnp.where(jnp.all(first == second, axis=-1), typed, mixed)
 
 
 def draw_noise(key: jax.Array, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
@@ -24,7 +50,7 @@ def draw_noise(key: jax.Array, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Ar
     Raises:
         ValueError: if there is another number of keys.
     """
-    key = typed_key(key)
+    key = threefry_key(key)
     if key.shape not in ((), like.shape[:1]):
         raise ValueError(
             "there must be one key, or one for each example of the batch of shape "
@@ -36,9 +62,9 @@ def draw_noise(key: jax.Array, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Ar
     return jax.vmap(lambda each: jax.random.normal(each, own, like.dtype))(key)
 
 
-def fold_in(key: jax.Array, data: jax.Array | int) -> jax.Array:
+def fold_in(key: jax.Array, data: jax.typing.ArrayLike) -> jax.Array:
     """`jax.random.fold_in` for one key or an array of them, all with the same data."""
-    key = typed_key(key)
+    key = threefry_key(key)
     if key.ndim == 0:
         return jax.random.fold_in(key, data)
     return jax.vmap(lambda each: jax.random.fold_in(each, data))(key)

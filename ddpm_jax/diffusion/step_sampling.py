@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.diffusion.noise import threefry_key
+
 
 class StepSampler(NamedTuple):
     """Three pure functions; the state is a pytree, checkpointed with the run.
@@ -30,7 +32,8 @@ def uniform_steps(num_steps: int) -> StepSampler:
     """t ~ U{0, ..., T-1}, weight 1 (Ho et al. 2020, algorithm 1)."""
 
     def draw(state: tuple, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-        t = jax.vmap(lambda key: jax.random.randint(key, (), 0, num_steps))(keys)
+        own = threefry_key(keys)
+        t = jax.vmap(lambda key: jax.random.randint(key, (), 0, num_steps))(own)
         return t, jnp.ones(t.shape)
 
     return StepSampler(lambda: (), draw, lambda state, t, losses: state)
@@ -52,7 +55,7 @@ def loss_second_moment(
 
     def draw(state: LossHistory, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         p = step_probabilities(state, uniform_fraction=uniform_fraction)
-        u = jax.vmap(jax.random.uniform)(keys)
+        u = jax.vmap(jax.random.uniform)(threefry_key(keys))
         # A sum of float32 may end below 1, and u beyond it.
         t = jnp.minimum(jnp.searchsorted(jnp.cumsum(p), u), num_steps - 1)
         return t, 1 / (num_steps * p[t])

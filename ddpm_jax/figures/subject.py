@@ -10,6 +10,7 @@ import numpy as np
 from ddpm_jax import build
 from ddpm_jax.data import ImageArrays, to_float
 from ddpm_jax.diffusion.bound import Bound
+from ddpm_jax.diffusion.noise import threefry_key
 from ddpm_jax.pipeline import Model, load
 
 
@@ -26,7 +27,7 @@ class Subject:
     @property
     def key(self) -> jax.Array:
         """The key that a figure consumes."""
-        return jax.random.key(self.seed)
+        return threefry_key(jax.random.key(self.seed))
 
 
 def open_subject(workdir: pathlib.Path, *, seed: int, num: int) -> Subject:
