@@ -197,7 +197,8 @@ def make_schedule(
         timesteps: strictly ascending integers in 0..T-1; None keeps all.
 
     Raises:
-        ValueError: if betas or timesteps are not as said.
+        ValueError: if betas or timesteps are not as said, or are too small or too
+            large for the tables to be finite.
     """
     betas = checked_betas(betas)
     if timesteps is None:
@@ -207,6 +208,7 @@ def make_schedule(
         betas = _betas_of(np.cumprod(1 - betas)[kept])
 
     alpha_bar = np.cumprod(1 - betas)
+    _check_signal(alpha_bar)
     prev = np.append(1.0, alpha_bar[:-1])
     variance = betas * (1 - prev) / (1 - alpha_bar)
     # beta~_0 is 0 and has no logarithm; beta~_1 stands in (Ho's and OpenAI's code).
@@ -233,6 +235,19 @@ def make_schedule(
         timesteps=jnp.asarray(kept, jnp.int32),
         **{name: jnp.asarray(table, dtype) for name, table in tables.items()},
     )
+
+
+def _check_signal(alpha_bar: np.ndarray) -> None:
+    """Raises ValueError if a table would be NaN, or infinite but for terminal SNR 0."""
+    if alpha_bar[0] == 1:
+        raise ValueError("the first beta must be at least 1e-15: 1 - beta is 1 here")
+    lost = np.flatnonzero(alpha_bar < 1e-76)  # 1 / sqrt is infinite in float32
+    if lost.size and (lost[0] < len(alpha_bar) - 1 or alpha_bar[-1] > 0):
+        raise ValueError(
+            f"the betas are too large for so many steps: from step {lost[0]} of "
+            f"{len(alpha_bar)} on x_t holds nothing of x_0 (alpha_bar is "
+            f"{alpha_bar[lost[0]]:.2g}); only the last may hold exactly nothing"
+        )
 
 
 def _checked(num_steps: int) -> int:

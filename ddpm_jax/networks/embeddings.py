@@ -20,14 +20,18 @@ def time_embedding(
         t: steps, whole or fractional, any shape.
         dim: width of the embedding, at least 4.
         cos_first: [cos, sin] (Improved DDPM) instead of [sin, cos] (DDPM).
-        freq_shift: 1 (DDPM) or 0 (Improved DDPM).
+        freq_shift: 1 (DDPM) or 0 (Improved DDPM); below dim // 2.
 
     Raises:
-        ValueError: if `dim` is below 4.
+        ValueError: if `dim` is below 4, or `freq_shift` not below half of it.
     """
     if dim < 4:
         raise ValueError(f"the time embedding needs at least 4 channels; got {dim}")
     half = dim // 2
+    if freq_shift >= half:  # a division by 0, or frequencies that grow without bound
+        raise ValueError(
+            f"freq_shift must be below half of the {dim} channels; got {freq_shift}"
+        )
     # The last bit of a frequency moves the embedding by 3e-5 at t = 999, and public
     # weights know the float32 frequencies: the exponents are rounded before the exp.
     rate = np.float32(-np.log(10000.0) / (half - freq_shift))

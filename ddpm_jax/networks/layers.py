@@ -152,7 +152,16 @@ class Downsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Halves both sides."""
+        """Halves both sides.
+
+        Raises:
+            ValueError: if the padding makes it another size than half.
+        """
+        if min(self.padding) < 0 or sum(self.padding) not in (1, 2):
+            raise ValueError(
+                "padding must be two numbers of at least 0 that add up to 1 or 2; got "
+                f"{self.padding}"
+            )
         return nn.Conv(
             x.shape[-1],
             (3, 3),

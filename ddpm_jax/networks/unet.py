@@ -5,6 +5,7 @@ The defaults are DDPM's. Improved DDPM (Nichol and Dhariwal, 2021), guided diffu
 group of fields; `presets` has their published settings.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -111,8 +112,8 @@ class UNet(nn.Module):
             train: turns dropout on; it draws from the rng "dropout".
 
         Raises:
-            ValueError: if a shape or a label does not fit the network, or the groups or
-                heads do not divide a width.
+            ValueError: if a shape or a label does not fit the network, the groups or
+                heads do not divide a width, or a field is of no use.
         """
         self._check(x, t)
         widths = self._widths()
@@ -263,6 +264,10 @@ class UNet(nn.Module):
     def _check(self, x: jax.Array, t: jax.Array) -> None:
         if x.ndim != 4:
             raise ValueError(f"x must be images (b, h, w, c); got shape {x.shape}")
+        for name in ("norm_eps", "time_scale"):  # at 0 a NaN, and blindness to t
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive and finite; got {value}")
         factor = 2 ** (len(self.multipliers) - 1)
         if x.shape[1] % factor or x.shape[2] % factor:
             raise ValueError(

@@ -34,6 +34,9 @@ def schedule():
         (np.array([0.0, 0.1]), r"betas must lie in \(0, 1\)"),
         (np.array([1.0, 0.1]), "the last one in"),
         (np.array([0.1, np.nan]), r"betas must lie in \(0, 1\)"),
+        (np.array([1e-40, 0.1]), "the first beta must be at least 1e-15"),
+        (np.full(1000, 0.5), "too large for so many steps: from step 252 of 1000 on"),
+        (np.append(np.full(999, 0.5), 1.0), "from step 252 of 1000 on"),
     ],
 )
 def test_betas_that_are_none(betas, line):

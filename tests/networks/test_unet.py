@@ -223,6 +223,16 @@ def test_kernels_start_as_ddpms_do():
         ({"num_heads": 3}, X, T, None, "num_heads must divide the width 32; got 3"),
         ({"head_channels": 5}, X, T, None, "divide the width 32; got 5"),
         ({}, jnp.zeros((4, 8, 8, 3)), T, None, "images of 1 channels; got 3"),
+        *(
+            ({name: value}, X, T, None, f"{name} must be positive and finite; got")
+            for name in ("norm_eps", "time_scale")
+            for value in (0.0, -1.0, float("nan"), float("inf"))
+        ),
+        ({"freq_shift": 8}, X, T, None, "below half of the 16 channels; got 8"),
+        *(
+            ({"downsample_padding": value}, X, T, None, "add up to 1 or 2; got")
+            for value in ((0, 0), (-1, 2), (9, 9), (2, 1))
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(params, changes, x, t, label, message):
