@@ -18,7 +18,7 @@ from ddpm_jax.streams import outlive_readers
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Draws images from the averaged weights of a run, as a PNG grid.
+    """Draws images from the weights of a run, as a PNG grid.
 
     Killed, the same command goes on where it was. Many processes share the work.
     """
@@ -47,7 +47,9 @@ class Options:
 def main(options: Options) -> None:
     """Loads, draws, writes."""
     draw = options.draw
-    model = ddpm_jax.load(options.workdir, agree=processes.agree).over_local_devices()
+    model = ddpm_jax.load(
+        options.workdir, weights=draw.weights, agree=processes.agree
+    ).over_local_devices()
     sampler = build.make_sampler(
         model.config.diffusion, draw.sampler, eta=draw.eta, rederive=draw.rederive
     )

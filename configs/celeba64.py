@@ -32,7 +32,7 @@ def get_config() -> Config:
         ),
         network=NetworkConfig(multipliers=(1, 2, 2, 2, 4)),
         diffusion=DiffusionConfig(),
-        optim=OptimConfig(),
+        optim=OptimConfig(ema_warmup=False),
         train=TrainConfig(num_steps=500_000, batch_size=128, keep_every=100_000),
         sample=SampleConfig(every=10_000, num=64),
     )

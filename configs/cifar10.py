@@ -26,7 +26,7 @@ def get_config() -> Config:
         ),
         network=NetworkConfig(),
         diffusion=DiffusionConfig(),
-        optim=OptimConfig(),
+        optim=OptimConfig(ema_warmup=False),
         train=TrainConfig(num_steps=800_000, batch_size=128, keep_every=100_000),
         sample=SampleConfig(every=10_000, num=64),
     )

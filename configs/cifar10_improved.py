@@ -41,7 +41,9 @@ def get_config() -> Config:
             variance="learned_range",
             loss="hybrid",
         ),
-        optim=OptimConfig(learning_rate=1e-4, warmup_steps=0, clip_norm=None),
+        optim=OptimConfig(
+            learning_rate=1e-4, warmup_steps=0, clip_norm=None, ema_warmup=False
+        ),
         train=TrainConfig(num_steps=500_000, batch_size=128, keep_every=100_000),
         sample=SampleConfig(every=10_000, num=64, steps=250),
     )

@@ -32,7 +32,7 @@ def get_config() -> Config:
         ),
         network=NetworkConfig(multipliers=(1, 1, 2, 2, 4, 4), dropout=0.0),
         diffusion=DiffusionConfig(),
-        optim=OptimConfig(learning_rate=2e-5),
+        optim=OptimConfig(learning_rate=2e-5, ema_warmup=False),
         train=TrainConfig(num_steps=2_400_000, batch_size=64, keep_every=200_000),
         sample=SampleConfig(every=20_000, num=16),
     )

@@ -27,7 +27,7 @@ def get_config() -> Config:
             num_groups=4,
         ),
         diffusion=DiffusionConfig(
-            schedule=ScheduleConfig(kind="linear", num_steps=20, end=0.3),
+            schedule=ScheduleConfig(kind="linear", num_steps=20, end=0.6),
             label_dropout=0.1,
         ),
         optim=OptimConfig(learning_rate=1e-3, warmup_steps=5, ema_decay=0.9),

@@ -1,6 +1,7 @@
 """From a config to the things it names: the one place where names become functions."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from ddpm_jax import data  # its names are imported when they are used
 from ddpm_jax.config import (
+    SCHEDULE_FIELDS,
     ClipConfig,
     Config,
     DataConfig,
@@ -26,7 +28,7 @@ from ddpm_jax.diffusion import (
     transitions,
 )
 from ddpm_jax.diffusion.bound import Bound
-from ddpm_jax.diffusion.noise import fold_in
+from ddpm_jax.diffusion.noise import fold_in, threefry_key
 from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.diffusion.transitions import Clip
@@ -148,6 +150,29 @@ def check_spacing(
             raise ValueError(f"{name}={value} spaces so many steps; got none")
 
 
+def signal_left(config: ScheduleConfig) -> float:
+    """The part of x_0 that x_T holds, sqrt(alpha_bar_T); sampling starts without."""
+    return float(np.sqrt(np.prod(1 - make_betas(config))))
+
+
+def warn_of_signal(config: ScheduleConfig) -> None:
+    """Warns of a chain that leaves more than a tenth of x_0 at its end, with advice."""
+    left, steps = signal_left(config), config.num_steps
+    if left <= 0.1:
+        return
+    advice = "schedule.kind=cosine leaves nothing of it at any num_steps"
+    ends = {"start": 1e-4 * 1000 / steps, "end": 0.02 * 1000 / steps}
+    ends = {name: x for name, x in ends.items() if name in SCHEDULE_FIELDS[config.kind]}
+    if ends and ends["end"] < 1:
+        said = ", ".join(f"schedule.{name}={x:.4g}" for name, x in ends.items())
+        advice = f"the usual ends for 1000 steps, times 1000 / T, are {said}; {advice}"
+    warnings.warn(
+        f"x_T still holds {left:.0%} of x_0 with schedule.kind={config.kind} and "
+        f"num_steps={steps}, but sampling starts from noise alone: {advice}",
+        stacklevel=2,
+    )
+
+
 def make_network(config: Config) -> UNet:
     """The U-Net, with twice the image's channels where the variance is learned."""
     fields = dataclasses.asdict(config.network)
@@ -165,6 +190,7 @@ def init_params(key: jax.Array, network: UNet, config: DataConfig) -> Any:
     """The network's initial parameters, float32. Consumes `key`."""
     x = jnp.zeros((1, config.image_size, config.image_size, config.channels))
     label = None if config.num_classes is None else jnp.zeros((1,), jnp.int32)
+    key = threefry_key(key)
     return network.init(key, x, jnp.zeros((1,), jnp.int32), label)["params"]
 
 

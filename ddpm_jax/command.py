@@ -257,7 +257,8 @@ def _say(error: BaseException, line: str | None) -> None:
 def _line(error: BaseException) -> str | None:
     """What a person is told; None where it takes the traceback to say it."""
     text = printable(str(error))
-    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in text:
+    full = re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory", text)
+    if isinstance(error, jax.errors.JaxRuntimeError) and full:
         return (
             "the device's memory is full: a smaller batch takes less, and in training "
             "so do --train.accumulate 4 and --network.remat; "

@@ -12,7 +12,13 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ddpm_jax.checks import check, check_probability, check_types
+from ddpm_jax.checks import (
+    check,
+    check_count,
+    check_positive,
+    check_probability,
+    check_types,
+)
 
 SCHEDULE_FIELDS = {  # which fields a kind of schedule reads
     "linear": ("start", "end"),
@@ -32,6 +38,11 @@ CLIP_FIELDS = {  # which fields a kind of clipping reads
 _SHORT = reprlib.Repr()  # of a thousand betas, the first eight
 _SHORT.maxtuple = 8
 _SHORT.maxstring = _SHORT.maxother = 1000
+
+
+# What a run was trained with whose config was stored before the field existed, where
+# that is not today's default.
+BEFORE: dict[str, Any] = {"optim.ema_warmup": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +70,10 @@ class DataConfig:
 
     def __post_init__(self):
         check_types("data", self)
-        check("data.image_size", self.image_size, self.image_size >= 1, "at least 1")
+        check_count("data.image_size", self.image_size)
         check("data.channels", self.channels, self.channels in (1, 3), "1 or 3")
         check("data.workers", self.workers, self.workers >= 0, "at least 0")
-        if self.num_classes is not None:
-            check("data.num_classes", self.num_classes, self.num_classes >= 1, ">= 1")
+        check_count("data.num_classes", self.num_classes)
         _check_class_names(self.class_names, self.num_classes)
         levels = self.background
         levels = (levels,) if isinstance(levels, int) else levels
@@ -120,7 +130,9 @@ class ScheduleConfig:
 
     def __post_init__(self):
         check_types("schedule", self)
-        check("schedule.num_steps", self.num_steps, self.num_steps >= 2, "at least 2")
+        most = 1_000_000  # 14 tables of that length, and one row a step in training
+        within = 2 <= self.num_steps <= most
+        check("schedule.num_steps", self.num_steps, within, f"in 2..{most}")
         read = SCHEDULE_FIELDS[self.kind]
         for name in ("start", "end", "fraction", "offset", "max_beta"):
             value = getattr(self, name)
@@ -265,9 +277,11 @@ class NetworkConfig:
     def __post_init__(self):
         check_types("network", self)
         check_probability("network.dropout", self.dropout)
-        for name in ("channels", "num_blocks", "num_groups"):
-            value = getattr(self, name)
-            check(f"network.{name}", value, value >= 1, "at least 1")
+        check("network.channels", self.channels, self.channels >= 4, "at least 4")
+        check_count("network.num_blocks", self.num_blocks, most=1000)
+        for name in ("num_groups", "num_heads", "head_channels"):
+            check_count(f"network.{name}", getattr(self, name))
+        self._check_details()
         if not self.multipliers or min(self.multipliers) <= 0:
             raise ValueError(
                 "network.multipliers must be one or more positive numbers; "
@@ -275,16 +289,11 @@ class NetworkConfig:
             )
         whole = tuple(int(x) if x % 1 == 0 else x for x in self.multipliers)
         object.__setattr__(self, "multipliers", whole)  # 2 and 2.0 are one config
-        check("network.num_heads", self.num_heads, self.num_heads >= 1, "at least 1")
-        if self.head_channels is not None:
-            check(
-                "network.head_channels",
-                self.head_channels,
-                self.head_channels >= 1,
-                "at least 1",
-            )
         for multiplier in self.multipliers:
             width = round(self.channels * multiplier, 6)  # 49 * (1 / 49) is below 1
+            check(
+                "network.multipliers", multiplier, width < 2**31, "below 2^31 channels"
+            )
             if width % 1:
                 raise ValueError(
                     "network.multipliers must give every level a whole number of "
@@ -295,6 +304,18 @@ class NetworkConfig:
                     f"network.num_groups={self.num_groups} must divide the channels of "
                     f"every level; got {self.channels} x {multiplier} = {width:.0f}"
                 )
+
+    def _check_details(self) -> None:
+        """Refuses a norm, a time embedding or a halving that cannot be computed."""
+        check_positive("network.norm_eps", self.norm_eps)
+        check_positive("network.time_scale", self.time_scale)
+        shift, half = self.freq_shift, self.channels // 2
+        rule = f"in 0..{half - 1}, below half of network.channels"
+        check("network.freq_shift", shift, 0 <= shift < half, rule)
+        padding = self.downsample_padding
+        halves = min(padding) >= 0 and sum(padding) in (1, 2)
+        rule = "two numbers of at least 0 that add up to 1 or 2, to halve an image"
+        check("network.downsample_padding", padding, halves, rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,23 +331,18 @@ class OptimConfig:
     weight_decay: float = 0.0  # decoupled (AdamW)
     clip_norm: float | None = 1.0  # of the global gradient; None = no clipping
     ema_decay: float = 0.9999  # of the float32 average that every sample uses
+    ema_warmup: bool = True  # its decay at update s is at most (1 + s) / (10 + s)
 
     def __post_init__(self):
         check_types("optim", self)
-        check(
-            "optim.learning_rate",
-            self.learning_rate,
-            self.learning_rate > 0,
-            "positive",
-        )
+        for name in ("learning_rate", "eps"):
+            check_positive(f"optim.{name}", getattr(self, name))
         check("optim.warmup_steps", self.warmup_steps, self.warmup_steps >= 0, ">= 0")
         for name in ("beta1", "beta2", "ema_decay"):
-            value = getattr(self, name)
-            check(f"optim.{name}", value, 0 <= value < 1, "in [0, 1)")
-        check("optim.eps", self.eps, self.eps > 0, "positive")
+            check_probability(f"optim.{name}", getattr(self, name))
         check("optim.weight_decay", self.weight_decay, self.weight_decay >= 0, ">= 0")
         if self.clip_norm is not None:
-            check("optim.clip_norm", self.clip_norm, self.clip_norm > 0, "positive")
+            check_positive("optim.clip_norm", self.clip_norm)
         if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
             raise ValueError(
                 "optim.decay_steps must come after the warm-up of "
@@ -355,13 +371,9 @@ class TrainConfig:
         check_types("train", self)
         for name in (
             *("num_steps", "batch_size", "accumulate", "fsdp", "log_every"),
-            *("checkpoint_every", "keep_latest"),
+            *("checkpoint_every", "keep_latest", "keep_every"),
         ):
-            value = getattr(self, name)
-            check(f"train.{name}", value, value >= 1, "at least 1")
-        if self.keep_every is not None:
-            check("train.keep_every", self.keep_every, self.keep_every >= 1, ">= 1")
-        check("train.seed", self.seed, self.seed >= 0, "at least 0")
+            check_count(f"train.{name}", getattr(self, name))
         check("train.keep_best", self.keep_best, self.keep_best >= 0, "at least 0")
         if self.batch_size % self.accumulate:
             raise ValueError(
@@ -386,9 +398,8 @@ class SampleConfig:
 
     def __post_init__(self):
         check_types("sample", self)
-        for name in ("every", "num"):
-            value = getattr(self, name)
-            check(f"sample.{name}", value, value >= 1, "at least 1")
+        for name in ("steps", "every", "num"):
+            check_count(f"sample.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -420,6 +431,12 @@ class Config:
                 "diffusion.label_dropout needs a row for no label; got "
                 f"{self.diffusion.label_dropout} with network.null_label=False"
             )
+        span = self.network.time_scale * self.diffusion.schedule.num_steps
+        if not 1e-3 <= span <= 1e7:  # radians of the fastest angle of the embedding
+            raise ValueError(
+                "network.time_scale times schedule.num_steps must lie in 0.001..1e7: "
+                f"else the network cannot tell the steps apart; got {span:g}"
+            )
         sizes = [self.data.image_size // 2**level for level in range(halvings + 1)]
         for size in self.network.attention_resolutions:
             if size not in sizes:
@@ -445,16 +462,22 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(values: dict[str, Any], cls: type = Config, path: str = "") -> Any:
     """The config that `to_dict` made the values of; missing fields keep defaults.
 
+    A field that is younger than the stored values is as they were trained (`BEFORE`).
+
     Raises:
         ValueError: if a field is unknown, or a value breaks a rule of its class.
     """
+    if not isinstance(values, dict):
+        section = path.removesuffix(".") or "a config"
+        raise ValueError(f"{section} must be a section; got {values!r:.80}")
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise ValueError(
             f"a config has no field {path}{unknown[0]}; it has {', '.join(hints)}"
         )
-    fields = {}
+    before = {f"{path}{name}": name for name in hints}
+    fields = {name: BEFORE[x] for x, name in before.items() if x in BEFORE}
     for name, value in values.items():
         hint = hints[name]
         if dataclasses.is_dataclass(hint) and isinstance(value, dict):

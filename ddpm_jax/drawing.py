@@ -11,12 +11,13 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from ddpm_jax import images, processes
+from ddpm_jax.checks import check_count, check_options
 from ddpm_jax.files import whole_file
 from ddpm_jax.ownership import claimed
 from ddpm_jax.progress import Progress
@@ -37,6 +38,7 @@ class Draw:
     num: int = 64  # how many images
     batch_size: int = 64  # drawn at a time; the images do not depend on it
     seed: int = 0  # image i of a seed is always the same image
+    weights: Literal["ema", "raw"] = "ema"  # a run's average, or what it averages
     sampler: str = "ddpm"  # ddpm, ddim, dpm_solver_pp, unipc or heun
     steps: int | None = None  # steps of the reverse chain; None = all
     # Which, with --steps: uniform, trailing, logsnr, karras, heun, ...; None = those
@@ -54,11 +56,9 @@ class Draw:
     guidance: float | None = None  # scale of classifier-free guidance; needs a label
 
     def __post_init__(self):
-        if self.num < 1 or self.batch_size < 1:
-            raise ValueError(
-                "--num and --batch-size must be at least 1; "
-                f"got {self.num} and {self.batch_size}"
-            )
+        check_options(self, but=("lambda_min",))  # -inf is one
+        for name in ("num", "batch_size", "steps"):
+            check_count(f"--{name.replace('_', '-')}", getattr(self, name))
         if self.steps is None:
             for name in ("spacing", "lambda_min"):
                 if (value := getattr(self, name)) not in (None, "uniform"):
@@ -82,7 +82,7 @@ class Draw:
 
     def origin(self) -> dict[str, Any]:
         """All that an image depends on, beside the model and its number."""
-        names = ["seed", "sampler", "eta", "rederive", "guidance"]
+        names = ["seed", "weights", "sampler", "eta", "rederive", "guidance"]
         names += ["steps", "spacing", "lambda_min"]
         label = self.label and " ".join(map(str, self.label))
         return {name: getattr(self, name) for name in names} | {"label": label}

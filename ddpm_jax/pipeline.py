@@ -5,7 +5,7 @@ import pathlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ Label = int | str | Sequence[int | str] | np.ndarray | jax.Array | None
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-    """A network with its averaged weights, its schedule and its config; a pytree."""
+    """A network with its weights, its schedule and its config; a pytree."""
 
     params: Any
     schedule: Schedule
@@ -79,8 +79,8 @@ class Model:
 
         Raises:
             ValueError: if the model has no labels and one is given, a label is out of
-                range or names no class, steps is larger than the schedule has, or a
-                spacing is given without steps.
+                range or names no class, guidance is not finite, steps is larger than the
+                schedule has, or a spacing is given without steps.
         """
         arguments = self._arguments(
             sampler, steps, spacing, lambda_min, num, label, guidance
@@ -200,6 +200,10 @@ class Model:
                 "trained with diffusion.label_dropout > 0; got 0"
             )
         conditional = build.conditional(self.network, self.params)
+        if not _is_traced(guidance):
+            size = np.abs(np.asarray(guidance, np.float64))
+            if not np.all(size <= np.finfo(np.float32).max):
+                raise ValueError(f"guidance must be finite in float32; got {guidance}")
         scale = jnp.asarray(guidance, float)
         return classifier_free(conditional, label, classes, scale)
 
@@ -233,34 +237,44 @@ def load(
     path: pathlib.Path | str,
     *,
     step: int | None = None,
+    weights: Literal["ema", "raw"] = "ema",
     agree: Callable[[int], int] = int,
 ) -> Model:
-    """The model of a run's newest checkpoint (or of `step`): averaged weights alone.
+    """The model of a run's newest checkpoint (or of `step`), without its optimiser.
 
     Args:
         path: a run's workdir; or a folder or file of weights that
             `interop.read.read_model` knows: an archive, or diffusers'.
         step: which checkpoint of a run.
+        weights: the average, or "raw" for a run's weights as the last update left them.
         agree: of many processes, the step that this one has found -> the one that all
             read (`processes.agree`); a run that goes on adds steps between two looks,
             and deletes others, so that all look again after they have read.
 
     Raises:
         FileNotFoundError: if the path holds no checkpoint, or not of that step.
-        ValueError: if no checkpoint is as it was written.
+        ValueError: if no checkpoint is as it was written, or raw weights are asked of
+            what is no run.
     """
+    if weights not in ("ema", "raw"):
+        raise ValueError(f"weights must be 'ema' or 'raw'; got {weights!r}")
+    items = checkpoints.MODEL if weights == "ema" else checkpoints.RAW
     directory = pathlib.Path(path) / "checkpoints"
     if not directory.is_dir():
+        if weights == "raw":
+            raise ValueError(
+                f"{path} is no run (no checkpoints/), and has no raw weights"
+            )
         return _read_weights(pathlib.Path(path), step)
-    chosen = agree(_choose_step(directory, step))
+    chosen = agree(_choose_step(directory, step, items))
     while True:
         failure = None
         try:
-            model = _read_run(directory, chosen)
+            model = _read_run(directory, chosen, weights)
         except checkpoints.CheckpointError as error:
             failure = error
         # A run that goes on may have deleted the step meanwhile: then look again.
-        now = agree(chosen if failure is None else _choose_step(directory, step))
+        now = agree(chosen if failure is None else _choose_step(directory, step, items))
         if now != chosen:
             chosen = now
         elif failure is not None:
@@ -269,7 +283,7 @@ def load(
             return model
 
 
-def _read_run(directory: pathlib.Path, step: int) -> Model:
+def _read_run(directory: pathlib.Path, step: int, weights: str) -> Model:
     """The model of one checkpoint of a run."""
     with checkpoints.open_checkpoints(directory, read_only=True) as manager:
         config = from_dict(checkpoints.restore_config(manager, step))
@@ -279,7 +293,8 @@ def _read_run(directory: pathlib.Path, step: int) -> Model:
         )
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = checkpoints.abstract(shapes, jax.tree.map(lambda _: device, shapes))
-        params = checkpoints.restore_ema(manager, step, target)
+        restore = {"ema": checkpoints.restore_ema, "raw": checkpoints.restore_raw}
+        params = restore[weights](manager, step, target)
     return Model(
         params=params,
         schedule=build.make_schedule(config.diffusion.schedule),
@@ -312,14 +327,16 @@ def _read_weights(path: pathlib.Path, step: int | None) -> Model:
     )
 
 
-def _choose_step(directory: pathlib.Path, step: int | None) -> int:
+def _choose_step(
+    directory: pathlib.Path, step: int | None, items: tuple[str, ...]
+) -> int:
     """The step asked for, or the newest good one, saying what ails those newer."""
     if step is not None:
         if step not in checkpoints.complete_steps(directory):
             raise FileNotFoundError(f"{directory} holds no checkpoint of step {step}")
-        checkpoints.check(directory, step, checkpoints.MODEL)
+        checkpoints.check(directory, step, items)
         return step
-    chosen, ailing = checkpoints.find_good(directory, checkpoints.MODEL)
+    chosen, ailing = checkpoints.find_good(directory, items)
     if chosen is None:
         raise FileNotFoundError(f"{directory} holds no complete checkpoint")
     for bad, reason in ailing.items():

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import pathlib
+import re
+import typing
 
 import jax
 import numpy as np
@@ -243,8 +245,8 @@ def test_what_cannot_work_is_refused_in_a_file_too(make, line):
         ),
         ({"percentile": 0.9}, "clip.percentile is not read by .*kind=static; got 0.9"),
         ({"kind": "dynamic", "bound": 2.0}, "clip.bound is not read"),
-        *(({"bound": x}, "clip.bound must be positive") for x in (0.0, -1.0, np.nan)),
-        ({"bound": np.inf}, "clip.bound must be positive and finite; got inf"),
+        *(({"bound": x}, "clip.bound must be positive") for x in (0.0, -1.0)),
+        *(({"bound": x}, "clip.bound must be finite") for x in (np.inf, np.nan)),
         ({"kind": "dynamic", "percentile": 1.1}, r"percentile must be in \(0, 1\]"),
         ({"kind": "dynamic", "max_value": 0.5}, "max_value must be finite, at least 1"),
     ],
@@ -299,8 +301,9 @@ def test_configs_that_clip_or_not_are_read():
         ({"kind": "explicit", "betas": (0.1, 0.2), "end": 0.3}, "end is not read"),
         *(
             ({"kind": "explicit", "betas": x}, r"betas must be in \(0, 1\), or 1 at")
-            for x in ((1.0, 0.5), (0.0, 0.1), (0.1, 1.1), (0.1, np.nan))
+            for x in ((1.0, 0.5), (0.0, 0.1), (0.1, 1.1))
         ),
+        ({"kind": "explicit", "betas": (0.1, np.nan)}, "betas must be finite"),
         ({"kind": "explicit", "betas": (0.1, "x")}, "betas must be of type"),
         ({"kind": "explicit", "num_steps": 999, "betas": (2.0,) * 999}, "2.0, ...."),
     ],
@@ -327,7 +330,7 @@ def test_explicit_betas_are_the_schedules():
 def test_every_sampler_is_told_how_to_limit():
     clip = config.ClipConfig(bound=0.25)
     diffusion = config.DiffusionConfig(
-        schedule=config.ScheduleConfig(num_steps=4, end=0.5), clip=clip, rederive=False
+        schedule=config.ScheduleConfig(num_steps=4, end=0.99), clip=clip, rederive=False
     )
     schedule = build.make_schedule(diffusion.schedule)
     x = jax.random.normal(jax.random.key(0), (2, 3))
@@ -343,7 +346,7 @@ def test_every_sampler_is_told_how_to_limit():
 def test_ddim_keeps_or_derives_eps_as_it_is_told():
     """From alpha_bar_t to its neighbour's, with x0 = 0.25 sign(...) and either eps."""
     diffusion = config.DiffusionConfig(
-        schedule=config.ScheduleConfig(num_steps=4, end=0.5),
+        schedule=config.ScheduleConfig(num_steps=4, end=0.99),
         clip=config.ClipConfig(bound=0.25),
     )
     schedule = build.make_schedule(diffusion.schedule)
@@ -365,6 +368,51 @@ def test_ddim_keeps_or_derives_eps_as_it_is_told():
         build.make_sampler(diffusion, "ddpm", rederive=False)
 
 
+KINDS = ("linear", "quadratic", "constant", "warmup", "sigmoid")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_chain_that_does_not_end_in_noise_is_said_with_ends_that_do(kind):
+    short = config.ScheduleConfig(kind=kind, num_steps=50)
+    left = build.make_betas(short)
+    left = f"x_T still holds {np.sqrt(np.prod(1 - left)):.0%} of x_0"
+    with pytest.warns(UserWarning, match=left) as caught:
+        build.warn_of_signal(short)
+    found = re.findall(r"schedule\.(start|end)=([\d.]+\d)", str(caught[0].message))
+    ends = {name: float(value) for name, value in found}
+    assert ends == {"end": 0.4} | ({} if kind == "constant" else {"start": 0.002})
+    build.warn_of_signal(dataclasses.replace(short, **ends))  # warnings are errors here
+
+
+@pytest.mark.parametrize("kind", ["cosine", "jsd", *KINDS])
+def test_a_usual_chain_ends_in_noise(kind):
+    build.warn_of_signal(config.ScheduleConfig(kind=kind))
+    build.warn_of_signal(config.ScheduleConfig(kind="cosine", num_steps=2))
+    build.warn_of_signal(config.ScheduleConfig(num_steps=20, zero_terminal_snr=True))
+
+
+def test_a_stored_config_without_a_warm_up_had_none():
+    stored = config.to_dict(read_config(ROOT / "configs" / "smoke.py"))
+    assert config.from_dict(stored).optim.ema_warmup
+    del stored["optim"]["ema_warmup"]
+    assert not config.from_dict(stored).optim.ema_warmup
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_average_warms_up_but_where_a_paper_has_none(path):
+    of_a_paper = {"cifar10", "cifar10_cfg", "cifar10_improved", "celeba64", "lsun256"}
+    assert read_config(path).optim.ema_warmup == (path.stem not in of_a_paper)
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [([1], "a config must be a section"), ({"train": 5}, "^train must be of type")],
+)
+def test_what_is_no_config_is_refused(values, line):
+    with pytest.raises(ValueError, match=line):
+        config.from_dict(values)
+
+
 def test_a_list_is_as_good_as_a_tuple():
     assert config.NetworkConfig(multipliers=[1, 2]) == config.NetworkConfig(
         multipliers=(1, 2)
@@ -378,3 +426,85 @@ def test_a_misspelt_field_of_a_file_is_one_line(tmp_path):
     )
     with pytest.raises(ValueError, match=r"bad\.py: .*batchsize"):
         read_config(tmp_path / "bad.py")
+
+
+INF, NAN = float("inf"), float("nan")
+# What each number of a config may not be: of its kind, and of its own rule.
+FLOATS = {NAN, INF, -INF, 1e300}
+WRONG = {
+    config.DataConfig: {
+        **{"image_size": {0, -8, 2**31}, "channels": {0, 2}, "workers": {-1, 2**31}},
+        **{"num_classes": {0, 2**31}, "background": {-1, 256, (0, 0, 256)}},
+    },
+    config.ScheduleConfig: {
+        "num_steps": {1, 0, -1, 2_000_000_000, 1_000_001},
+        **{"start": FLOATS | {0.0, 1.0}, "end": FLOATS | {0.0, 1.0}},
+    },
+    config.DiffusionConfig: {"label_dropout": FLOATS | {1.0, -0.1, 1 - 1e-12}},
+    config.NetworkConfig: {
+        **{"channels": {0, -32, 3, 2**31}, "num_blocks": {0, 10_000_000}},
+        **{"num_groups": {0, -1}, "num_heads": {0}, "head_channels": {0, -1}},
+        "multipliers": {(), (0,), (NAN,), (INF,), (1e30,), (-1, 2)},
+        "attention_resolutions": {(-2,), (0,), (3,), (2**31,)},
+        "dropout": FLOATS | {1.0, -0.1},
+        "norm_eps": FLOATS | {0.0, -1.0, 1e-60},
+        "time_scale": FLOATS | {0.0, -1.0, 1e-60, 1e-9, 1e9},
+        "freq_shift": {-1, 64, 1000},
+        "downsample_padding": {(0, 0), (-1, 0), (-1, 2), (9, 9), (2, 1)},
+    },
+    config.OptimConfig: {
+        **{"learning_rate": FLOATS | {0.0, -1.0}, "eps": FLOATS | {0.0, 1e-60}},
+        **{"beta1": FLOATS | {1.0, 1 - 1e-9}, "beta2": FLOATS | {1.0, 1 - 1e-9}},
+        **{"ema_decay": FLOATS | {1.0, -0.1}, "weight_decay": FLOATS | {-1.0}},
+        **{"clip_norm": FLOATS | {0.0, -1.0}, "warmup_steps": {-1, 2**31}},
+        "decay_steps": {0, 5000, 2**31},
+    },
+    config.TrainConfig: {
+        **{"num_steps": {0, 2**31}, "batch_size": {0, 2**31}, "accumulate": {0, 3}},
+        **{"fsdp": {0}, "log_every": {0}, "checkpoint_every": {0}, "keep_latest": {0}},
+        **{"keep_every": {0, -1}, "keep_best": {-1, 2**31}},
+        "seed": {-1, 2**32, 2**63},
+    },
+    config.SampleConfig: {"steps": {0, -1, 1001}, "every": {0}, "num": {0, 2**31}},
+}
+
+
+# What goes with the values above: images of a size that the default network halves.
+BESIDE: dict = {config.DataConfig: {"source": "folder", "path": "images"}}
+IMAGES = config.DataConfig(**BESIDE[config.DataConfig], image_size=32)
+
+
+def whole(section):
+    """The config with that section, sound in all others."""
+    if isinstance(section, config.ScheduleConfig):
+        section = config.DiffusionConfig(schedule=section)
+    name = type(section).__name__.removesuffix("Config").lower()
+    return config.Config(**{"data": IMAGES, name: section})
+
+
+def numbers(cls):
+    """The fields of a section that hold numbers, or tuples of them."""
+    hints = typing.get_type_hints(cls).items()
+    return {name for name, hint in hints if re.search(r"\b(int|float)\b", str(hint))}
+
+
+def test_every_number_of_a_config_has_a_range():
+    # What other kinds of schedule read.
+    not_read = {"fraction", "offset", "max_beta", "betas"}
+    for cls, wrong in WRONG.items():
+        assert set(wrong) == numbers(cls) - not_read, cls
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "value"),
+    [
+        (c, n, v)
+        for c, x in WRONG.items()
+        for n, y in x.items()
+        for v in sorted(y, key=str)
+    ],
+    ids=str,
+)
+def test_values_that_no_run_can_have_are_refused_by_name(cls, name, value):
+    with pytest.raises(ValueError, match=rf"^\w+\.{name}\b[^\n]*$"):
+        whole(cls(**BESIDE.get(cls, {}), **{name: value}))

@@ -9,6 +9,8 @@ import tyro
 
 from ddpm_jax.drawing import Draw, Parts, draw_parts
 
+NAN, INF = float("nan"), float("inf")
+
 
 class Killed(Exception):
     pass
@@ -109,6 +111,22 @@ def test_the_command_takes_a_cut():
 def test_the_command_takes_labels(said, label):
     draw = tyro.cli(Draw, args=[*said, "--num", "5"])
     assert draw == Draw(num=5, label=label)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("num", x) for x in (0, -1, 2**31)),
+        *(("batch_size", x) for x in (0, 2**31)),
+        *(("seed", x) for x in (-1, 2**32, 2**63)),
+        *(("steps", x) for x in (0, -1)),
+        *((x, y) for x in ("eta", "guidance") for y in (NAN, INF, -INF, 1e39)),
+        ("label", (2**31,)),
+    ],
+)
+def test_numbers_that_no_draw_can_have_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=rf"^--{name.replace('_', '-')} must be"):
+        Draw(**{name: value})
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,25 @@ def test_the_results_go_where_they_are_wanted(run, tmp_path):
     assert {path.name for path in out.iterdir()} == names
 
 
+def test_one_image_has_no_standard_error_and_its_result_is_json(run, capsys):
+    likelihood.main(likelihood.Options(workdir=run, num=1, steps=2))
+    assert "nan" not in capsys.readouterr().out
+
+    def no_number(name):
+        raise AssertionError(name)
+
+    text = (run / "likelihood" / "bits_per_dim.json").read_text()
+    result = json.loads(text, parse_constant=no_number)
+    assert result["standard_error"] is None and result["bits_per_dim"] > 0
+
+
+@pytest.mark.parametrize("options", [{"seed": 2**32}, {"num": 0}, {"steps": 0}])
+def test_numbers_that_no_evaluation_can_have_are_refused_by_name(options, run):
+    (name,) = options
+    with pytest.raises(ValueError, match=rf"^--{name} must be"):
+        likelihood.Options(workdir=run, **options)
+
+
 def test_the_standard_error_is_that_of_a_mean():
     values = np.array([1.0, 3.0, 5.0, 7.0])
     expected = np.sqrt(np.var(values, ddof=1) / 4)

@@ -115,6 +115,12 @@ def test_a_label_is_a_class_for_each_image(model, label, line):
         model.sample(jax.random.key(0), 2, steps=3, label=label)
 
 
+@pytest.mark.parametrize("scale", [np.nan, np.inf, 1e39, np.array([1.0, np.nan])])
+def test_guidance_that_is_no_number_is_refused_before_a_step(model, scale):
+    with pytest.raises(ValueError, match="guidance must be finite in float32; got"):
+        model.sample_iter(jax.random.key(0), 2, steps=3, label=1, guidance=scale)
+
+
 def test_a_traced_label_is_a_whole_number_too(model):
     def draw(label):
         return model.sample(jax.random.key(0), 2, steps=3, label=label)

@@ -145,7 +145,7 @@ def test_every_sampler_draws(run, tmp_path, sampler, spacing):
         ({"sampler": "ddim", "eta": 1.5}, "eta"),
         ({"eta": 0.5}, "eta belongs to the sampler ddim"),
         ({"guidance": 2.0}, "guidance strengthens a label"),
-        ({"num": 0}, "--num and --batch-size must be at least 1"),
+        ({"num": 0}, "--num must be at least 1; got 0"),
         ({"spacing": "even"}, "spacing must be one of"),
         ({"spacing": "logsnr", "steps": None}, "--spacing logsnr spaces so many"),
         ({"lambda_min": -3.0, "steps": None}, "--lambda-min -3.0 spaces so many"),

@@ -12,8 +12,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's log; errors are rais
 
 import dataclasses
 import json
+import math
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -22,10 +23,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from ddpm_jax import build, processes
+from ddpm_jax.checks import check_count, check_options
 from ddpm_jax.command import Path, one_line_errors, parse, prepare_jax
 from ddpm_jax.config import DataConfig
 from ddpm_jax.data import ImageArrays, to_float
 from ddpm_jax.diffusion.likelihood import BitsPerDim, bits_per_dim
+from ddpm_jax.diffusion.noise import fold_in
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.files import whole_file
 from ddpm_jax.ownership import claimed
@@ -37,7 +40,7 @@ from ddpm_jax.training.parallel import BATCH_AXES, make_mesh
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """The variational bound of a run's averaged weights, in bits per dimension."""
+    """The variational bound of a run's weights, in bits per dimension."""
 
     workdir: Path  # the run
     out: Path | None = None  # where to write; None = WORKDIR/likelihood
@@ -46,13 +49,15 @@ class Options:
     batch_size: int = 128  # the result does not depend on it
     steps: int | None = None  # bound of a chain respaced to so many steps; None = all
     seed: int = 0  # of the noise
+    weights: Literal["ema", "raw"] = "ema"  # a run's average, or what it averages
     distributed: processes.Distributed = dataclasses.field(
         default_factory=processes.Distributed
     )
 
     def __post_init__(self):
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size must be at least 1; got {self.batch_size}")
+        check_options(self)
+        for name in ("num", "batch_size", "steps"):
+            check_count(f"--{name.replace('_', '-')}", getattr(self, name))
 
 
 def evaluate(
@@ -101,7 +106,7 @@ def evaluate(
         # serves all; what lies beyond the last image repeats it.
         first = (turn * count + process) * size
         index = np.minimum(np.arange(first, first + size), data.num_examples - 1)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+        keys = jax.vmap(fold_in, in_axes=(None, 0))(key, index)
         own = None if labels is None else labels[index]
         batch = jax.device_put((keys, data.images[index], own), divided)
         parts.append(jax.device_get(bound(model, schedule, *batch)))
@@ -119,6 +124,8 @@ def evaluate(
 
 def standard_error(values: np.ndarray | jax.Array) -> float:
     """Of the mean of independent values; NaN for a single one."""
+    if len(values) < 2:
+        return math.nan
     return float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
@@ -163,7 +170,7 @@ def main(options: Options) -> None:
     Raises:
         ValueError, OSError, ImportError: what the run, its data or `--out` raise.
     """
-    model = load(options.workdir, agree=processes.agree)
+    model = load(options.workdir, weights=options.weights, agree=processes.agree)
     config = model.config
     if options.split is not None and config.data.source == "folder":
         raise ValueError(f"a folder has no splits; got --split {options.split}")
@@ -182,9 +189,10 @@ def main(options: Options) -> None:
 
 
 def _result(result: dict[str, float], name: str) -> str:
+    error = result["standard_error"]
+    spread = f" +- {error:.4f}" if math.isfinite(error) else ""
     return (
-        f"{result['bits_per_dim']:.4f} +- {result['standard_error']:.4f} bits/dim over "
-        f"{result['images']} images of {name} (decoder {result['decoder']:.4f}, "
+        f"{result['bits_per_dim']:.4f}{spread} bits/dim over {result['images']} images of {name} (decoder {result['decoder']:.4f}, "
         f"prior {result['prior']:.2g})"
     )
 
@@ -194,7 +202,9 @@ def _write(out: pathlib.Path, bound: BitsPerDim, timesteps: np.ndarray) -> None:
     with whole_file(out / "terms.npz") as file:
         np.savez_compressed(file, timesteps=timesteps, **bound._asdict())
     with whole_file(out / "bits_per_dim.json") as file:
-        file.write((json.dumps(summary(bound), indent=2) + "\n").encode())
+        # JSON has no word for what is not finite.
+        values = {k: x if math.isfinite(x) else None for k, x in summary(bound).items()}
+        file.write((json.dumps(values, indent=2) + "\n").encode())
     try:
         plot_terms(out / "terms.png", bound, timesteps)
     except ImportError:

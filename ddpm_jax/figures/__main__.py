@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from ddpm_jax.checks import check_options
 from ddpm_jax.command import Path, one_line_errors, parse, prepare_jax
 from ddpm_jax.figures import (
     bound,
@@ -56,6 +57,9 @@ class Options:
     out: Path = pathlib.Path("docs/figures")  # where to write NAME.png
     seed: int = 0  # of the noise, and of which images are shown
     num: int = 128  # images that steps and bound measure
+
+    def __post_init__(self):
+        check_options(self)
 
 
 def main(options: Options) -> None:

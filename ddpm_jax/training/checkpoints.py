@@ -23,6 +23,7 @@ from ddpm_jax.training import checksums
 from ddpm_jax.training.integrity import ALL as ALL
 from ddpm_jax.training.integrity import LOSS, damage
 from ddpm_jax.training.integrity import MODEL as MODEL
+from ddpm_jax.training.integrity import RAW as RAW
 from ddpm_jax.training.integrity import CheckpointError as CheckpointError
 from ddpm_jax.training.integrity import check as check
 from ddpm_jax.training.integrity import complete_steps as complete_steps
@@ -181,9 +182,33 @@ def restore_config(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     return _restore(manager, step, "config", ocp.args.JsonRestore())
 
 
+def stored_config(directory: pathlib.Path) -> dict[str, Any] | None:
+    """The config of the newest checkpoint where it is whole; None without any.
+
+    Raises:
+        CheckpointError: if there are checkpoints and no config is whole.
+    """
+    step, _ = find_good(directory, ("config",))
+    if step is None:
+        return None
+    with open_checkpoints(directory, read_only=True) as manager:
+        return restore_config(manager, step)
+
+
 def restore_ema(manager: ocp.CheckpointManager, step: int, abstract_params: Any) -> Any:
     """The averaged weights of this step, placed as `abstract_params` says."""
     return _restore(manager, step, "ema", ocp.args.StandardRestore(abstract_params))
+
+
+def restore_raw(manager: ocp.CheckpointManager, step: int, abstract_params: Any) -> Any:
+    """The weights of this step as they were, not averaged; nothing else is read."""
+    target = {"params": abstract_params}
+    args = ocp.args.PyTreeRestore(
+        item=target,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+        partial_restore=True,
+    )
+    return _restore(manager, step, "state", args)["params"]
 
 
 def restore_state(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ddpm_jax.training import checksums
 
 MODEL = ("ema", "config")  # the items that a sample needs
+RAW = ("state", "config")  # and those of one from weights that are not averaged
 ALL = ("state", *MODEL)
 LOSS = "metrics"  # Orbax's name for it
 

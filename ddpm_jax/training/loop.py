@@ -31,8 +31,9 @@ from ddpm_jax.images import grid, save_png, to_uint8
 from ddpm_jax.ownership import claimed
 from ddpm_jax.training import checkpoints, parallel
 from ddpm_jax.training.feed import describe, kept_class_names, make_feed, read_source
+from ddpm_jax.training.memory import check_fits
 from ddpm_jax.training.report import Report, finite_mean
-from ddpm_jax.training.setup import make_update
+from ddpm_jax.training.setup import cautions, make_update
 from ddpm_jax.training.signals import stop_signals
 
 SKIPS_IN_A_ROW = 100  # updates left out one after another that end a run
@@ -63,7 +64,7 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
     """
     workdir = pathlib.Path(workdir)
     with claimed(workdir, "workdir"):
-        return _run(config, workdir)
+        return _run(_as_begun(config, workdir), workdir)
 
 
 def _run(config: Config, workdir: pathlib.Path) -> Outcome:
@@ -82,6 +83,7 @@ def _run(config: Config, workdir: pathlib.Path) -> Outcome:
 
     # Where it is trained.
     abstract_state = jax.eval_shape(initial_state)
+    check_fits(abstract_state, fsdp=train.fsdp)
     parallel.check_divisible(train.batch_size, train.accumulate, jax.device_count())
     if train.runner == "pmap":
         runner = parallel.pmap_runner(train_step, abstract_state)
@@ -115,6 +117,16 @@ def _run(config: Config, workdir: pathlib.Path) -> Outcome:
         before = None
         if newest >= 0:
             before = _check_same_model(manager, first_step, config, workdir).data
+        if first_step >= train.num_steps:
+            if main:
+                print(
+                    f"the run is complete: step {first_step} of train.num_steps="
+                    f"{train.num_steps}; a larger one goes on",
+                    flush=True,
+                )
+            processes.barrier("done")
+            return Outcome(first_step, None)
+        if newest >= 0:
             target = checkpoints.abstract(abstract_state, runner.shardings)
             state = checkpoints.restore_state(manager, first_step, target)
             state = runner.from_saved(state)
@@ -135,7 +147,8 @@ def _run(config: Config, workdir: pathlib.Path) -> Outcome:
         if main:
             if newest >= 0:
                 print(f"resumed from step {first_step}", flush=True)
-            _write_config(config, workdir)
+            for line in _write_config(config, workdir):
+                print(line, flush=True)
             report = Report(
                 workdir,
                 first_step=first_step,
@@ -273,10 +286,42 @@ def _optimizer_parts(optim: OptimConfig) -> dict[str, str]:
     }
 
 
-def _write_config(config: Config, workdir: pathlib.Path) -> None:
-    """Replaces config.json in one piece: a reader never sees half of it."""
-    with whole_file(workdir / "config.json") as file:
+def _as_begun(config: Config, workdir: pathlib.Path) -> Config:
+    """The config, with what a run decides once, when it begins, as the run did.
+
+    A warm-up of the average that began late would forget all that is averaged.
+    """
+    stored = checkpoints.stored_config(workdir / "checkpoints")
+    if stored is None:
+        return config
+    begun = from_dict(stored).optim.ema_warmup
+    if begun != config.optim.ema_warmup and processes.is_main():
+        print(f"optim.ema_warmup stays {begun}: the run has begun so", flush=True)
+    optim = dataclasses.replace(config.optim, ema_warmup=begun)
+    return dataclasses.replace(config, optim=optim)
+
+
+def _write_config(config: Config, workdir: pathlib.Path) -> list[str]:
+    """Replaces config.json in one piece: a reader never sees half of it.
+
+    One that differs is kept as config.json.old; what is returned says so.
+    """
+    path, said = workdir / "config.json", []
+    if path.exists():
+        try:
+            values = from_dict(json.loads(path.read_text()))
+            found = differences(config, values)
+        except (ValueError, RecursionError) as error:
+            found = [f"it could not be read ({' '.join(str(error).split())[:200]})"]
+        if found:
+            said.append(
+                f"config.json is written anew: {'; '.join(found)} (a record, never "
+                "read; the one before is config.json.old)"
+            )
+            path.replace(path.with_name("config.json.old"))
+    with whole_file(path) as file:
         file.write((json.dumps(to_dict(config), indent=2) + "\n").encode())
+    return said
 
 
 def _grid_drawer(config: Config) -> Callable[[Any], np.ndarray]:
@@ -314,7 +359,8 @@ def _summary(config: Config, description: str, abstract_state, workdir) -> str:
             ("network", f"{count:,} parameters, {config.network.dtype}"),
             (
                 "diffusion",
-                f"{schedule.num_steps} {schedule.kind} steps, predicts "
+                f"{schedule.num_steps} {schedule.kind} steps, at whose end "
+                f"{build.signal_left(schedule):.2g} of x_0 is left, predicts "
                 f"{diffusion.predict}, {diffusion.variance}, {diffusion.loss} loss",
             ),
             (
@@ -322,5 +368,6 @@ def _summary(config: Config, description: str, abstract_state, workdir) -> str:
                 f"{len(devices)} x {devices[0].device_kind}, {config.train.runner}",
             ),
             ("workdir", str(workdir)),
+            *(("note", line) for line in cautions(config)),
         )
     )

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from ddpm_jax.data.batches import random_flip, to_float
+from ddpm_jax.diffusion.noise import fold_in
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.diffusion.step_sampling import StepSampler
 from ddpm_jax.diffusion.transitions import q_sample
@@ -51,7 +52,7 @@ Loss = Callable[..., jax.Array]
 
 def example_keys(key: jax.Array, place: Array) -> ExampleKeys:
     """The keys of the examples at these places of the global batch. Consumes `key`."""
-    own = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, place)
+    own = jax.vmap(fold_in, in_axes=(None, 0))(key, place)
     split = jax.vmap(lambda k: jax.random.split(k, len(ExampleKeys._fields)))(own)
     return ExampleKeys(*split.T)
 
@@ -64,6 +65,7 @@ def make_train_step(
     loss: Loss,
     step_sampler: StepSampler,
     ema_decay: float,
+    ema_warmup: bool = False,
     flip: bool = False,
     label_dropout: float = 0.0,
     null_label: int | None = None,
@@ -78,6 +80,9 @@ def make_train_step(
         loss: per example, e.g. a partial of `diffusion.losses.simple_loss`.
         step_sampler: chooses the step t of each example.
         ema_decay: ema <- decay ema + (1 - decay) params, after the update.
+        ema_warmup: after s updates the decay is at most (1 + s) / (10 + s), as in
+            TensorFlow's `ExponentialMovingAverage`: the initial weights soon count for
+            nothing, and from s = 9 / (1 - decay) on nothing differs.
         flip: mirror each image with probability 1/2.
         label_dropout: probability of replacing a label by `null_label`.
         accumulate: micro-batches whose gradients are averaged; must divide the batch.
@@ -102,7 +107,7 @@ def make_train_step(
 
     def micro_step(state: TrainState, batch: Batch):
         """Mean weighted loss, its gradient, and (t, loss) of each example."""
-        keys = example_keys(jax.random.fold_in(state.key, state.step), batch.place)
+        keys = example_keys(fold_in(state.key, state.step), batch.place)
         t, weight = step_sampler.draw(state.steps_state, keys.step)
 
         def mean_loss(params):
@@ -129,7 +134,10 @@ def make_train_step(
             drawn = jax.lax.all_gather(drawn, axis_name, tiled=True)
             place = jax.lax.all_gather(place, axis_name, tiled=True)
         metrics = {"loss": mean, "grad_norm": optax.tree.norm(grads)}
-        updated = _update(state, grads, tx, ema_decay)
+        rate: Any = 1 - ema_decay
+        if ema_warmup:
+            rate = jnp.maximum(rate, 9.0 / (10 + state.step))
+        updated = _update(state, grads, tx, rate)
         # Processes bring their examples in turn; a history must not depend on that.
         t, losses = jax.tree.map(lambda x: x[jnp.argsort(place)], drawn)
         updated = updated.replace(
@@ -176,10 +184,10 @@ def _accumulate(micro_step, batch: Batch, count: int, unroll: int | bool):
     return jax.tree.map(lambda x: x / count, total), drawn
 
 
-def _update(state: TrainState, grads, tx, ema_decay: float) -> TrainState:
+def _update(state: TrainState, grads, tx, ema_rate) -> TrainState:
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    ema_params = optax.incremental_update(params, state.ema_params, 1 - ema_decay)
+    ema_params = optax.incremental_update(params, state.ema_params, ema_rate)
     return state.replace(params=params, ema_params=ema_params, opt_state=opt_state)
 
 

@@ -116,10 +116,17 @@ def test_a_storage_longer_than_its_record_is_not_filled_from_beside_it(
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("layers_per_block", 10**7, "more than"),
-        ("block_out_channels", [10**12], "more than"),
+        ("layers_per_block", 10**7, "network.num_blocks must be in 1..1000; got"),
+        ("layers_per_block", 1000, "more than"),
+        (
+            "block_out_channels",
+            [10**12],
+            "network.channels must be a number of 32 bits",
+        ),
+        ("block_out_channels", [10**9], "more than"),
         ("down_block_types", None, "down_block_types must be a list"),
-        ("num_class_embeds", 10**12, "more than"),
+        ("num_class_embeds", 10**12, "data.num_classes must be a number of 32 bits"),
+        ("num_class_embeds", 10**9, "more than"),
     ],
 )
 def test_a_network_is_not_traced_that_its_file_cannot_fill(

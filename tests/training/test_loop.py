@@ -19,8 +19,8 @@ from ddpm_jax import build, pipeline
 from ddpm_jax.command import read_config
 from ddpm_jax.config import ClipConfig, to_dict
 from ddpm_jax.ownership import claimed
-from ddpm_jax.training import checkpoints, loop
-from ddpm_jax.training.setup import make_update
+from ddpm_jax.training import checkpoints, checksums, loop, memory
+from ddpm_jax.training.setup import cautions, make_update
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SMOKE = ROOT / "configs" / "smoke.py"
@@ -46,13 +46,18 @@ def tiny(steps=4, **train):
     return dataclasses.replace(whole, network=network)
 
 
-def saved_leaves(workdir, step):
-    """Every array of a checkpoint, as stored."""
+def saved_parts(workdir, step):
+    """The state and the average of a checkpoint, as stored."""
     with checkpoints.open_checkpoints(workdir / "checkpoints", read_only=True) as m:
         args = checkpoints.ocp.args
         both = args.Composite(state=args.StandardRestore(), ema=args.StandardRestore())
         items = m.restore(step, args=both)
-    leaves = jax.tree.leaves([items["state"], items["ema"]])
+    return items["state"], items["ema"]
+
+
+def saved_leaves(workdir, step):
+    """Every array of a checkpoint, as stored."""
+    leaves = jax.tree.leaves(saved_parts(workdir, step))
     typed = jax.dtypes.prng_key
     return [
         np.asarray(
@@ -206,6 +211,117 @@ def test_updates_that_are_left_out_for_ever_end_the_run(tmp_path, monkeypatch):
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["loss"] for line in lines] == [None, None]
     assert "NaN" not in "".join(lines)
+
+
+def test_a_complete_run_says_so_and_is_left_alone(finished, capsys):
+    before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
+    for steps in (4, 3):
+        assert loop.run(config(steps), finished) == (4, None)
+        said = capsys.readouterr().out
+        assert f"the run is complete: step 4 of train.num_steps={steps};" in said
+    del before[finished / ".owner"]
+    assert all(p.read_bytes() == content for p, content in before.items())
+
+
+def forget_warmup(workdir, step):
+    """Makes a checkpoint's config one from before there was a warm-up."""
+    path = workdir / "checkpoints" / str(step) / "config" / "metadata"
+    values = json.loads(path.read_text())
+    del values["optim"]["ema_warmup"]
+    path.write_text(json.dumps(values))
+    checksums.write(path.parent.parent)
+
+
+def test_an_old_run_goes_on_without_the_warm_up_that_it_never_had(tmp_path, capsys):
+    optim = dataclasses.replace(tiny().optim, ema_warmup=False)
+    plain, old = tmp_path / "plain", tmp_path / "old"
+    loop.run(dataclasses.replace(tiny(), optim=optim), plain)
+    loop.run(dataclasses.replace(tiny(steps=2), optim=optim), old)
+    forget_warmup(old, 2)
+    (old / "config.json").unlink()
+    loop.run(tiny(steps=3), old)  # today's default has one
+    loop.run(tiny(), old)
+    assert capsys.readouterr().out.count("optim.ema_warmup stays False") == 2
+    assert json.loads((old / "config.json").read_text())["optim"]["ema_warmup"] is False
+    for ours, theirs in zip(saved_leaves(old, 4), saved_leaves(plain, 4), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    loop.run(tiny(), tmp_path / "warm")
+    same = zip(saved_leaves(tmp_path / "warm", 4), saved_leaves(old, 4), strict=True)
+    assert not all(np.array_equal(a, b) for a, b in same)
+
+
+@pytest.mark.parametrize("edited", ["a number", "not JSON", "[1]"])
+def test_a_config_json_that_was_edited_is_not_lost_in_silence(tmp_path, capsys, edited):
+    loop.run(tiny(steps=1), tmp_path)
+    path = tmp_path / "config.json"
+    if edited == "a number":
+        edited = path.read_text().replace('"num_steps": 1,', '"num_steps": 77,')
+    path.write_text(edited)
+    capsys.readouterr()
+    loop.run(tiny(steps=2), tmp_path)
+    (said,) = [x for x in capsys.readouterr().out.split("\n") if "written anew" in x]
+    wanted = "train.num_steps: 2, not 77" if "77" in edited else "could not be read"
+    assert wanted in said
+    assert (tmp_path / "config.json.old").read_text() == edited
+    assert json.loads(path.read_text())["train"]["num_steps"] == 2
+
+
+def test_raw_weights_are_those_of_the_last_update(finished):
+    state, ema = saved_parts(finished, 4)
+    raw, averaged = (pipeline.load(finished, weights=x).params for x in ("raw", "ema"))
+    jax.tree.map(np.testing.assert_array_equal, raw, state["params"])
+    jax.tree.map(np.testing.assert_array_equal, averaged, ema)
+    assert not np.array_equal(jax.tree.leaves(raw)[0], jax.tree.leaves(averaged)[0])
+    with pytest.raises(ValueError, match="weights must be 'ema' or 'raw'; got 'both'"):
+        pipeline.load(finished, weights="both")
+
+
+def test_raw_weights_that_are_damaged_are_not_read(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    damaged = next((tmp_path / "run" / "checkpoints" / "4" / "state").rglob("d/*"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="step 2 is read in its place"):
+        assert pipeline.load(tmp_path / "run", weights="raw").step == 2
+    assert pipeline.load(tmp_path / "run").step == 4
+
+
+def test_a_network_beyond_the_memory_is_refused_before_it_is_built(
+    tmp_path, monkeypatch
+):
+    limits = {"a page": 4096, "all": 2**50}
+    monkeypatch.setattr(memory, "_limits", lambda device: limits)
+    with pytest.raises(ValueError, match=r"parameters, .*a page is 0\.0 GB"):
+        loop.run(tiny(), tmp_path)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_state_takes_what_its_arrays_take():
+    _, initial_state = make_update(tiny())
+    state = jax.eval_shape(initial_state)
+    count = sum(np.prod(x.shape) for x in jax.tree.leaves(state.params))
+    arrays = jax.tree.leaves(initial_state())
+    assert memory._size(state) == sum(x.nbytes for x in arrays) >= 16 * count
+    assert all(limit > 0 for limit in memory._limits(jax.devices()[0]).values())
+
+
+@pytest.mark.parametrize(
+    ("optim", "steps", "line"),
+    [
+        ({"warmup_steps": 10}, 10, "optim.warmup_steps=10 does not end within"),
+        ({"decay_steps": 101}, 100, "optim.decay_steps=101 does not end within"),
+        ({"decay_steps": 80}, 100, "the last 20 of train.num_steps=100 updates change"),
+        ({"ema_decay": 0.99, "ema_warmup": False}, 100, "leaves 37% of the first"),
+        ({"decay_steps": 100}, 100, None),
+        ({"ema_decay": 0.9999}, 10, None),
+        ({"ema_decay": 0.9, "ema_warmup": False}, 100, None),
+    ],
+)
+def test_an_optimiser_that_does_not_fit_the_run_is_said(optim, steps, line):
+    whole = tiny(steps)
+    optim = dataclasses.replace(whole.optim, **{"warmup_steps": 5, **optim})
+    said = cautions(dataclasses.replace(whole, optim=optim))
+    assert len(said) == (line is not None)
+    assert line is None or line in said[0]
 
 
 def test_a_run_has_its_workdir_to_itself(finished, tmp_path):

@@ -102,6 +102,24 @@ def test_randomness_belongs_to_the_place_in_the_global_batch(schedule):
     np.testing.assert_array_equal(half.t, whole.t[5:7])
 
 
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_randomness_is_the_same_under_every_generator(schedule, impl):
+    """Under vmap, rbg draws with the first key for all."""
+
+    def hides(variables, x, t, label, train, *, rngs):
+        return x * jax.random.bernoulli(rngs["dropout"], shape=x.shape)
+
+    batch, options = batch_of(8), {"flip": True, "apply": hides}
+    wanted = spied(schedule, batch, **options)
+    with jax.default_prng_impl(impl):
+        whole = spied(schedule, batch, **options)
+        part = spied(schedule, jax.tree.map(lambda x: x[5:7], batch), **options)
+    for name in ("noise", "t", "output"):
+        drawn = np.asarray(getattr(whole, name))
+        np.testing.assert_array_equal(getattr(part, name), drawn[5:7])
+        np.testing.assert_array_equal(drawn, getattr(wanted, name))
+
+
 def test_half_of_the_images_are_mirrored(schedule):
     image = jnp.broadcast_to(
         jnp.array([[0, 255]], jnp.uint8)[None, :, :, None], (2000, 1, 2, 1)
@@ -153,8 +171,12 @@ def test_the_gradient_is_that_of_the_mean_loss(schedule):
     np.testing.assert_allclose(spy.state.params["w"], 1 - 0.1 * gradient, rtol=1e-5)
 
 
-def test_the_average_of_constant_weights(schedule):
-    """If every update sets the weight to 1, k of them leave 1 - decay^k of it."""
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_of_constant_weights(schedule, warmup):
+    """If every update sets the weight to 1, the decays' product is what is left of 0.
+
+    Without a warm-up k of them leave 1 - decay^k of it.
+    """
     to_one = optax.GradientTransformation(
         lambda params: (),
         lambda grads, state, params: (jax.tree.map(lambda p: 1 - p, params), state),
@@ -166,11 +188,14 @@ def test_the_average_of_constant_weights(schedule):
         loss=Spy(),
         step_sampler=uniform_steps(STEPS),
         ema_decay=0.8,
+        ema_warmup=warmup,
     )
     state = init_state(jax.random.key(0), {"w": jnp.zeros(())}, to_one, ())
-    for k in range(1, 6):
+    left = 1.0
+    for k in range(1, 50):
         state, _ = train_step(state, batch_of(2))
-        np.testing.assert_allclose(state.ema_params["w"], 1 - 0.8**k, rtol=1e-6)
+        left *= min(0.8, k / (9 + k)) if warmup else 0.8
+        np.testing.assert_allclose(state.ema_params["w"], 1 - left, rtol=1e-6)
         assert int(state.step) == k
 
 
