@@ -121,7 +121,7 @@ def test_a_storage_longer_than_its_record_is_not_filled_from_beside_it(
         (
             "block_out_channels",
             [10**12],
-            "network.channels must be a number of 32 bits",
+            "channels must be a number of 32 bits",
         ),
         ("block_out_channels", [10**9], "more than"),
         ("down_block_types", None, "down_block_types must be a list"),
