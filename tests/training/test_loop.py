@@ -229,7 +229,8 @@ def forget_warmup(workdir, step):
     values = json.loads(path.read_text())
     del values["optim"]["ema_warmup"]
     path.write_text(json.dumps(values))
-    checksums.write(path.parent.parent)
+    directory = workdir / "checkpoints"
+    checksums.write(directory / str(step), step, checksums.run_of(directory))
 
 
 def test_an_old_run_goes_on_without_the_warm_up_that_it_never_had(tmp_path, capsys):
