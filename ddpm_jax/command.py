@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import itertools
 import logging
 import multiprocessing
 import os
@@ -91,7 +92,8 @@ def parse(
         with contextlib.redirect_stderr(boxed):
             return read(command, args=args, **options)
     except SystemExit:
-        print(f"error: {_unboxed(boxed.getvalue())}", file=sys.stderr, flush=True)
+        line = _unboxed(boxed.getvalue()) + _switch_hint(args)
+        print(f"error: {line}", file=sys.stderr, flush=True)
         raise
     finally:
         del os.environ["COLUMNS"]
@@ -116,6 +118,17 @@ def parse_call(
 
     bound = {name: later(function) for name, function in functions.items()}
     return parse(bound, read=tyro.extras.subcommand_cli_from_dict, **options)
+
+
+def _switch_hint(args: Sequence[str]) -> str:
+    """What to write for the first option that is given as `--data.resize True`."""
+    words = [part for word in args for part in word.split("=", 1)]
+    for option, value in itertools.pairwise(words):
+        if option.startswith("--") and value.lower() in ("true", "false"):
+            section, _, name = option.removeprefix("--").rpartition(".")
+            no = "--" + f"{section}.no-{name}".removeprefix(".")
+            return f" (a switch takes no value: {option} for yes, {no} for no)"
+    return ""
 
 
 def _unboxed(text: str) -> str:

@@ -53,6 +53,13 @@ def port(*arguments):
             ["--diffusion.predict", "x" * 300],
             f"invalid choice '{'x' * 300}' for",
         ),
+        (
+            train,
+            ["--data.resize", "True"],
+            "Unrecognized options: True (a switch takes no value: --data.resize for "
+            "yes, --data.no-resize for no)",
+        ),
+        (train, ["--network.remat=false"], "Unrecognized options: false (a switch"),
         (evaluate, [], "Missing from likelihood: --workdir PATH"),
         (
             evaluate,

@@ -36,17 +36,8 @@ MAY_IMPORT = {
         "training",
     },
     "evaluation": {
-        *(
-            "build",
-            "checks",
-            "command",
-            "config",
-            "data",
-            "diffusion",
-            "files",
-            "ownership",
-        ),
-        *("pipeline", "processes", "progress", "streams", "training"),
+        *("build", "checks", "command", "config", "data", "diffusion", "files"),
+        *("ownership", "pipeline", "processes", "progress", "streams", "training"),
     },
     "interop": {"build", "config", "diffusion", "networks", "text", "training"},
     # These two stand on top of the model that pipeline loads.
@@ -55,17 +46,8 @@ MAY_IMPORT = {
         *("build", "command", "config", "pipeline", "streams", "text", "training"),
     },
     "figures": {
-        *(
-            "build",
-            "checks",
-            "command",
-            "config",
-            "data",
-            "diffusion",
-            "evaluation",
-            "images",
-        ),
-        *("files", "ownership", "pipeline", "streams"),
+        *("build", "checks", "command", "config", "data", "diffusion", "evaluation"),
+        *("files", "images", "ownership", "pipeline", "streams"),
     },
     "__init__": {"pipeline"},
 }

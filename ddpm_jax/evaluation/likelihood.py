@@ -192,8 +192,8 @@ def _result(result: dict[str, float], name: str) -> str:
     error = result["standard_error"]
     spread = f" +- {error:.4f}" if math.isfinite(error) else ""
     return (
-        f"{result['bits_per_dim']:.4f}{spread} bits/dim over {result['images']} images of {name} (decoder {result['decoder']:.4f}, "
-        f"prior {result['prior']:.2g})"
+        f"{result['bits_per_dim']:.4f}{spread} bits/dim over {result['images']} images "
+        f"of {name} (decoder {result['decoder']:.4f}, prior {result['prior']:.2g})"
     )
 
 
