@@ -79,8 +79,8 @@ class Model:
 
         Raises:
             ValueError: if the model has no labels and one is given, a label is out of
-                range or names no class, guidance is not finite, steps is larger than the
-                schedule has, or a spacing is given without steps.
+                range or names no class, guidance is not finite, steps is larger than
+                the schedule has, or a spacing is given without steps.
         """
         arguments = self._arguments(
             sampler, steps, spacing, lambda_min, num, label, guidance
