@@ -104,7 +104,7 @@ def load_changed(monkeypatch, run, change):
     """Has every draw read the run with other weights."""
     model = ddpm_jax.load(run)
     changed = dataclasses.replace(model, params=change(model.params))
-    monkeypatch.setattr(ddpm_jax, "load", lambda path, agree: changed)
+    monkeypatch.setattr(ddpm_jax, "load", lambda path, **_: changed)
 
 
 def test_labels_take_turns(run, tmp_path, monkeypatch):
