@@ -100,6 +100,14 @@ def test_ddim_is_told_whether_to_derive_eps_again(run, tmp_path):
         draw(run, tmp_path / "ddpm", rederive=True)
 
 
+def test_raw_weights_draw_other_images_than_their_average(run, tmp_path):
+    raw, average = (
+        drawn(run, tmp_path / weights, weights=weights, label=(3,))
+        for weights in ("raw", "ema")
+    )
+    assert np.any(raw != average)
+
+
 def load_changed(monkeypatch, run, change):
     """Has every draw read the run with other weights."""
     model = ddpm_jax.load(run)
