@@ -26,7 +26,7 @@ import numpy as np
 from measure import write
 
 import ddpm_jax
-from ddpm_jax.command import read_config, use_compilation_cache
+from ddpm_jax.command import read_config
 from ddpm_jax.training import checkpoints, loop
 from ddpm_jax.training.setup import make_update
 
@@ -211,7 +211,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "damage.json")
     options = parser.parse_args()
-    use_compilation_cache()
     counts: dict[str, collections.Counter] = collections.defaultdict(
         collections.Counter
     )
