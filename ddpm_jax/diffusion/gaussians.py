@@ -5,24 +5,25 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 
 class Gaussian(NamedTuple):
     """A normal distribution with diagonal covariance; fields broadcast together."""
 
-    mean: jax.Array  # (batch, *data), as the others where this package makes them
-    variance: jax.Array
-    log_variance: jax.Array  # finite where a variance of 0 stands for its limit
+    mean: Array  # (batch, *data), as the others where this package makes them
+    variance: Array
+    log_variance: Array  # finite where a variance of 0 stands for its limit
 
 
-def kl_divergence(p: Gaussian, q: Gaussian) -> jax.Array:
+def kl_divergence(p: Gaussian, q: Gaussian) -> Array:
     """KL(p || q) of each coordinate, in nats; reads means and log-variances."""
     ratio = p.log_variance - q.log_variance
     scaled = jnp.square(p.mean - q.mean) * jnp.exp(-q.log_variance)
     return 0.5 * (jnp.expm1(ratio) - ratio + scaled)
 
 
-def discretized_log_likelihood(x: jax.Array, gaussian: Gaussian) -> jax.Array:
+def discretized_log_likelihood(x: Array, gaussian: Gaussian) -> Array:
     """log p(x) in nats of 8-bit data under a Gaussian cut into 256 bins.
 
     Ho et al. 2020, eq. 13: the bin of x has half-width 1/255, the first bin reaches to
@@ -50,7 +51,7 @@ def discretized_log_likelihood(x: jax.Array, gaussian: Gaussian) -> jax.Array:
     return jnp.where(x < -0.999, log_below, jnp.where(x > 0.999, log_above, log_inside))
 
 
-def _normal_logit(u: jax.Array) -> jax.Array:
+def _normal_logit(u: Array) -> Array:
     """The log-odds of the tanh approximation of the normal distribution function."""
     u = jnp.clip(u, -30.0, 30.0)  # beyond, the least probability of 1e-12 rules
     return 2 * math.sqrt(2 / math.pi) * (u + 0.044715 * u**3)

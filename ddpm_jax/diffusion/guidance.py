@@ -1,19 +1,29 @@
 """What stands between a network and a sampler: limits on x_0, and guidance."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from ddpm_jax.diffusion.bound import Bound
-from ddpm_jax.diffusion.transitions import Clip, split_output
-
-Conditional = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-Scale = float | jax.Array | Callable[[jax.Array], jax.Array]
+from .closures import Closure, as_closure
+from .denoiser import Clip, Denoiser, split_output
 
 
-def clip_static(bound: float | jax.Array = 1.0) -> Clip:
+class Conditional(Protocol):
+    """A network that is told a label."""
+
+    def __call__(self, x: Array, t: Array, label: Array, /) -> Array:
+        """The output for x, (batch, *data), at the steps t and labels, (batch,)."""
+
+
+# A number, (batch,) numbers, or a function from t, of shape (batch,), to either.
+Scale = float | Array | Callable[[Array], Array]
+
+
+def clip_static(bound: float | Array = 1.0) -> Clip:
     """x_0 -> x_0 limited to [-bound, bound], as every reference sampler limits it.
 
     Raises:
@@ -21,7 +31,7 @@ def clip_static(bound: float | jax.Array = 1.0) -> Clip:
     """
     if not isinstance(bound, jax.core.Tracer) and not np.all(np.asarray(bound) > 0):
         raise ValueError(f"the bound of a clip must be positive; got {bound}")
-    return Bound(_clip_static, bound=_number(bound))
+    return Closure(_clip_static, bound=_number(bound))
 
 
 def clip_dynamic(percentile: float = 0.995, max_value: float | None = None) -> Clip:
@@ -42,20 +52,20 @@ def clip_dynamic(percentile: float = 0.995, max_value: float | None = None) -> C
     if max_value is not None and max_value < 1:
         raise ValueError(f"max_value must be at least 1; got {max_value}")
     largest = np.inf if max_value is None else float(max_value)
-    return Bound(_clip_dynamic, percentile=float(percentile), largest=largest)
+    return Closure(_clip_dynamic, percentile=float(percentile), largest=largest)
 
 
 def classifier_free(
-    conditional: Conditional,
-    label: jax.Array,
+    conditional: Conditional | Denoiser,
+    label: Array,
     null_label: int,
     scale: Scale,
     *,
     first_step: int | None = None,
     last_step: int | None = None,
-    rescale: float | jax.Array = 0.0,
-) -> Bound:
-    """The denoiser (x, t) -> output guided towards `label` (Ho & Salimans 2022).
+    rescale: float | Array = 0.0,
+) -> Closure | Denoiser:
+    """The network (x, t) -> output guided towards `label` (Ho & Salimans 2022).
 
         (1 - scale) conditional(x, t, null_label) + scale conditional(x, t, label)
 
@@ -63,16 +73,17 @@ def classifier_free(
     model and 0 the unconditional one, to the bit; the paper's w is scale - 1. Where the
     output has twice the channels of x (learned variance), the mean half is guided and
     the variance half is that of the conditional branch. Guidance comes before clipping,
-    which is the sampler's.
+    which is the denoiser's: `denoiser(classifier_free(...), clip=...)`.
 
-    The result is a pytree whose leaves are the label, the scale, and the leaves of
-    `conditional` where that is a pytree: a new scale compiles nothing.
+    The result is a pytree whose leaves are the label, the scale, and the arrays of
+    `conditional`: a new scale compiles nothing.
 
     Args:
-        conditional: (x, t, label) -> output, label of shape (batch,).
+        conditional: (x, t, label) -> output, label of shape (batch,); or a denoiser of
+            such a network, which makes the result a denoiser that reads it alike.
         label: integers, a scalar or of shape (batch,).
         null_label: the label that means "none".
-        scale: a number, (batch,) numbers, or a function from t, of shape (batch,), to
+        scale: a number, (batch,) numbers, or a function from the steps t, (batch,), to
             either.
         first_step, last_step: the smallest and the largest step t, as the network is
             told it, where guidance acts; outside the model is conditional
@@ -80,12 +91,16 @@ def classifier_free(
         rescale: how far the guided output's standard deviation over an example is
             brought back to that of the conditional one, 0 to 1 (Lin et al. 2023, 3.4).
     """
-    if not callable(scale):
-        scale = jnp.asarray(scale, float)
-    unscaled = not isinstance(rescale, jax.Array) and rescale == 0
-    return Bound(
+    if isinstance(conditional, Denoiser):
+        how = {"first_step": first_step, "last_step": last_step, "rescale": rescale}
+        network = conditional.values["network"]
+        guided = classifier_free(network, label, null_label, scale, **how)
+        return conditional.replace(network=guided)
+    scale = as_closure(scale) if callable(scale) else jnp.asarray(scale, float)
+    unscaled = not isinstance(rescale, Array) and rescale == 0
+    return Closure(
         _guided,
-        conditional=conditional,
+        conditional=as_closure(conditional),
         label=jnp.asarray(label),
         null_label=jnp.asarray(null_label),
         scale=scale,
@@ -96,17 +111,17 @@ def classifier_free(
 
 
 def _guided(
-    x: jax.Array,
-    t: jax.Array,
+    x: Array,
+    t: Array,
     *,
     conditional: Conditional,
-    label: jax.Array,
-    null_label: jax.Array,
+    label: Array,
+    null_label: Array,
     scale: Scale,
-    first_step: jax.Array | None,
-    last_step: jax.Array | None,
-    rescale: jax.Array | None,
-) -> jax.Array:
+    first_step: Array | None,
+    last_step: Array | None,
+    rescale: Array | None,
+) -> Array:
     batch = x.shape[:1]
     if label.shape not in ((), batch):
         raise ValueError(
@@ -134,7 +149,7 @@ def _guided(
     return jnp.concatenate([guided, variance], axis=-1)
 
 
-def _rescaled(guided: jax.Array, like: jax.Array, rescale: jax.Array) -> jax.Array:
+def _rescaled(guided: Array, like: Array, rescale: Array) -> Array:
     axes = tuple(range(1, guided.ndim))
     spread = jnp.std(guided, axes, keepdims=True)
     flat = spread == 0  # has no spread to bring back: of one number, or constant
@@ -143,25 +158,23 @@ def _rescaled(guided: jax.Array, like: jax.Array, rescale: jax.Array) -> jax.Arr
     return rescale * ratio * guided + (1 - rescale) * guided
 
 
-def _number(value: float | jax.Array) -> float | jax.Array:
-    """A float: an integer would be part of the program."""
-    return value if isinstance(value, jax.Array) else float(value)
+def _number(value: float | Array) -> float | Array:
+    """A float: a whole number would be part of the program."""
+    return value if isinstance(value, Array) else float(value)
 
 
-def _per_example(weight: jax.Array, x: jax.Array) -> jax.Array:
+def _per_example(weight: Array, x: Array) -> Array:
     weight = weight.astype(x.dtype)
     if weight.ndim == 0:
         return weight
     return weight.reshape(weight.shape + (1,) * (x.ndim - weight.ndim))
 
 
-def _clip_static(x0: jax.Array, *, bound: jax.Array) -> jax.Array:
+def _clip_static(x0: Array, *, bound: Array) -> Array:
     return jnp.clip(x0, -bound, bound)
 
 
-def _clip_dynamic(
-    x0: jax.Array, *, percentile: jax.Array, largest: jax.Array
-) -> jax.Array:
+def _clip_dynamic(x0: Array, *, percentile: Array, largest: Array) -> Array:
     size = jnp.abs(x0).reshape(x0.shape[0], -1)
     s = jnp.clip(jnp.quantile(size, percentile, axis=1), 1.0, largest)
     s = _per_example(s, x0)

@@ -4,53 +4,37 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
 
-from ddpm_jax.diffusion.bound import Bound, as_pytree
-from ddpm_jax.diffusion.guidance import clip_static
-from ddpm_jax.diffusion.losses import bound_term, mean_over_data, prior_bpd
-from ddpm_jax.diffusion.noise import draw_noise, fold_in
-from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.stepping import Denoise, floating
-from ddpm_jax.diffusion.transitions import (
-    Clip,
-    Predict,
-    VarianceRule,
-    fixed_large,
-    from_eps,
-    p_mean_variance,
-    q_sample,
-)
-
-_CLIP = clip_static()
+from .denoiser import Denoiser, Network, as_denoiser
+from .losses import bound_term, mean_over_data, prior_bpd
+from .noise import draw_noise, fold_in
+from .samplers.base import floating
+from .schedules import Schedule
+from .transitions import p_gaussian, q_sample
 
 
 class BitsPerDim(NamedTuple):
     """The bound and its parts; column t of a (batch, T) array belongs to step t."""
 
-    total: jax.Array  # (batch,) bits/dim: prior + the sum of terms
-    prior: jax.Array  # (batch,) bits/dim, KL(q(x_T | x_0) || N(0, I))
-    terms: jax.Array  # (batch, T) bits/dim; column 0 is the decoder's
-    mse: jax.Array  # (batch, T) mean squared error of the predicted noise
-    x0_mse: jax.Array  # (batch, T) of the predicted x_0
+    total: Array  # (batch,) bits/dim: prior + the sum of terms
+    prior: Array  # (batch,) bits/dim, KL(q(x_T | x_0) || N(0, I))
+    terms: Array  # (batch, T) bits/dim; column 0 is the decoder's
+    mse: Array  # (batch, T) mean squared error of the predicted noise
+    x0_mse: Array  # (batch, T) of the predicted x_0
 
 
 class StepTerms(NamedTuple):
     """What one step adds to the bound, (batch,) each."""
 
-    term: jax.Array
-    mse: jax.Array
-    x0_mse: jax.Array
+    term: Array
+    mse: Array
+    x0_mse: Array
 
 
 def bits_per_dim(
-    key: jax.Array,
-    denoise: Denoise,
-    schedule: Schedule,
-    x0: jax.Array,
-    *,
-    predict: Predict = from_eps,
-    variance: VarianceRule = fixed_large,
-    clip: Clip | None = _CLIP,
+    key: Array, denoise: Denoiser | Network, schedule: Schedule, x0: Array
 ) -> BitsPerDim:
     """An estimate, unbiased over the noise, of the bound on -log2 p(x_0) / dim (eq. 5).
 
@@ -61,25 +45,29 @@ def bits_per_dim(
     Args:
         key: one key, or (batch,) keys, one per example: then an example's estimate does
             not depend on the batch that it stands in.
-        denoise: (x, t) -> output.
+        denoise: as `samplers.sample` takes it. The reference evaluations clip x_0.
         x0: (batch, *data), 8-bit data in [-1, 1].
-        clip: of the predicted x_0; the reference evaluations clip.
-    """
 
-    clip = None if clip is None else as_pytree(clip)
-    terms = Bound(step_terms, predict=predict, variance=variance, clip=clip)
-    return _whole_bound(
-        key, as_pytree(denoise), schedule, floating(schedule, x0), terms
-    )
+    Raises:
+        ValueError: if concrete data lie outside [-1, 1], or the denoiser cannot work on
+            the schedule.
+    """
+    denoise = as_denoiser(denoise)
+    denoise.check(schedule)
+    if not isinstance(x0, jax.core.Tracer):
+        low, high = np.min(x0), np.max(x0)
+        if not -1 <= low <= high <= 1:
+            raise ValueError(f"data must lie in [-1, 1]; got values {low:g}..{high:g}")
+    return _whole_bound(key, denoise, schedule, floating(schedule, x0))
 
 
 @jax.jit
 def _whole_bound(
-    key: jax.Array, denoise: Denoise, schedule: Schedule, x0: jax.Array, terms_of: Bound
+    key: Array, denoise: Denoiser, schedule: Schedule, x0: Array
 ) -> BitsPerDim:
-    def body(_, t: jax.Array) -> tuple[None, StepTerms]:
+    def body(_, t: Array) -> tuple[None, StepTerms]:
         noise = draw_noise(fold_in(key, t), x0)
-        return None, terms_of(denoise, schedule, x0, t, noise)
+        return None, step_terms(denoise, schedule, x0, t, noise)
 
     _, steps = jax.lax.scan(body, None, jnp.arange(schedule.num_steps))
     terms, mse, x0_mse = (x.T for x in steps)
@@ -88,25 +76,14 @@ def _whole_bound(
 
 
 def step_terms(
-    denoise: Denoise,
-    schedule: Schedule,
-    x0: jax.Array,
-    t: jax.Array,
-    noise: jax.Array,
-    *,
-    predict: Predict = from_eps,
-    variance: VarianceRule = fixed_large,
-    clip: Clip | None = _CLIP,
+    denoise: Denoiser | Network, schedule: Schedule, x0: Array, t: Array, noise: Array
 ) -> StepTerms:
     """The bound's term at step t, a scalar, with the noise that makes x_t given."""
-    t = jnp.full(x0.shape[:1], t)
     xt = q_sample(schedule, x0, t, noise)
-    output = denoise(xt, schedule.timesteps[t])
-    model, prediction = p_mean_variance(
-        schedule, xt, t, output, predict=predict, variance=variance, clip=clip
-    )
+    estimate = as_denoiser(denoise)(schedule, xt, t)
+    model = p_gaussian(schedule, xt, t, estimate.x0, estimate.variance)
     return StepTerms(
         term=bound_term(schedule, x0, xt, t, model),
-        mse=mean_over_data(jnp.square(prediction.eps - noise)),
-        x0_mse=mean_over_data(jnp.square(prediction.x0 - x0)),
+        mse=mean_over_data(jnp.square(estimate.eps - noise)),
+        x0_mse=mean_over_data(jnp.square(estimate.x0 - x0)),
     )

@@ -1,72 +1,74 @@
 """The objectives of training, per example: shape (batch,), never reduced to a scalar.
 
 Ho et al. 2020 minimise the simple loss (eq. 14); the terms of the variational bound
-(eq. 5) and their sum with the simple loss are those of Nichol & Dhariwal 2021.
+(eq. 5) and their sum with the simple loss are those of Nichol & Dhariwal 2021. All are
+called as (schedule, x0, xt, t, noise, output), x_t being `q_sample` of the others and
+output what the network returned for (x_t, t): a partial of each is a `Loss`.
 """
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from ddpm_jax.diffusion.gaussians import (
-    Gaussian,
-    discretized_log_likelihood,
-    kl_divergence,
-)
-from ddpm_jax.diffusion.schedules import Schedule, lookup
-from ddpm_jax.diffusion.transitions import (
-    Clip,
-    Predict,
-    VarianceRule,
-    fixed_large,
-    from_eps,
-    from_v,
-    from_x0,
-    learned_range,
-    p_mean_variance,
-    q_mean_variance,
-    q_posterior,
-    split_output,
-    velocity,
-)
+from .denoiser import Clip, split_output
+from .gaussians import Gaussian, discretized_log_likelihood, kl_divergence
+from .parametrisations import Parametrisation, Predict, from_eps
+from .schedules import Schedule, lookup
+from .transitions import p_mean_variance, q_mean_variance, q_posterior
+from .variances import VarianceRule, fixed_large, learned_range
 
-Weight = Callable[[Schedule, jax.Array], jax.Array]  # (schedule, t) -> shape of t
+Weight = Callable[[Schedule, Array], Array]  # (schedule, t) -> shape of t
+
+
+class Loss(Protocol):
+    """What training minimises."""
+
+    def __call__(
+        self,
+        schedule: Schedule,
+        x0: Array,
+        xt: Array,
+        t: Array,
+        noise: Array,
+        output: Array,
+        /,
+    ) -> Array:
+        """The loss of each example, (batch,)."""
 
 
 def simple_loss(
     schedule: Schedule,
-    x0: jax.Array,
-    t: jax.Array,
-    noise: jax.Array,
-    output: jax.Array,
+    x0: Array,
+    xt: Array,
+    t: Array,
+    noise: Array,
+    output: Array,
     *,
     predict: Predict = from_eps,
     weight: Weight | None = None,
-) -> jax.Array:
+) -> Array:
     """Mean squared error of the network's mean part, (batch,) (Ho et al., eq. 14).
 
     Args:
-        noise: the noise that made x_t from x0.
-        output: the network's, at (x_t, t); of twice the channels, only the mean part
-            counts.
-        predict: what the output is, and so what its target is: `from_eps`, `from_x0` or
-            `from_v`.
+        predict: what the mean part is, and so what its target is: a `Parametrisation`.
         weight: factor by step, e.g. `min_snr()`; None is 1, the paper's.
 
     Raises:
-        ValueError: if predict is another function, the shapes do not fit, or a concrete
-            t lies outside the chain; a traced one gives NaN there.
+        ValueError: if predict has no target, the shapes do not fit, or a concrete t
+            lies outside the chain; a traced one gives NaN there.
     """
-    if noise.shape != x0.shape:
+    if not x0.shape == xt.shape == noise.shape:
         raise ValueError(
-            f"noise must have the shape of x0, {x0.shape}; got {noise.shape}"
+            "x0, xt and noise must have one shape; "
+            f"got {x0.shape}, {xt.shape} and {noise.shape}"
         )
-    mean_part, _ = split_output(output, x0)
-    loss = mean_over_data(
-        jnp.square(_target(schedule, x0, t, noise, predict) - mean_part)
-    )
+    mean_part, _ = split_output(output, xt)
+    target = _parametrisation(predict).target(schedule, x0, t, noise)
+    loss = mean_over_data(jnp.square(target - mean_part))
     # Not every target reads a table, which would notice a step outside the chain.
     loss = lookup(jnp.ones_like(schedule.betas), t) * loss
     return loss if weight is None else weight(schedule, t) * loss
@@ -74,21 +76,23 @@ def simple_loss(
 
 def vlb_term(
     schedule: Schedule,
-    x0: jax.Array,
-    xt: jax.Array,
-    t: jax.Array,
-    output: jax.Array,
+    x0: Array,
+    xt: Array,
+    t: Array,
+    noise: Array,
+    output: Array,
     *,
     predict: Predict = from_eps,
     variance: VarianceRule = fixed_large,
     clip: Clip | None = None,
-) -> jax.Array:
+) -> Array:
     """One term of the variational bound in bits per dimension, (batch,).
 
     L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for t > 0, and at t = 0 the
     decoder's -log p(x_0 | x_1) (eqs. 5 and 13). The sum over all t, and `prior_bpd`, is
-    the bound. Arguments as for `transitions.p_mean_variance`; x0 is 8-bit data.
+    the bound. predict, variance, clip: as for `denoiser.denoiser`; x0 is 8-bit data.
     """
+    del noise  # x_t is all that the bound knows of it
     model, _ = p_mean_variance(
         schedule, xt, t, output, predict=predict, variance=variance, clip=clip
     )
@@ -97,17 +101,17 @@ def vlb_term(
 
 def hybrid_loss(
     schedule: Schedule,
-    x0: jax.Array,
-    xt: jax.Array,
-    t: jax.Array,
-    noise: jax.Array,
-    output: jax.Array,
+    x0: Array,
+    xt: Array,
+    t: Array,
+    noise: Array,
+    output: Array,
     *,
     predict: Predict = from_eps,
     variance: VarianceRule = learned_range,
     weight: Weight | None = None,
     vlb_weight: float | None = None,
-) -> jax.Array:
+) -> Array:
     """simple + vlb_weight vlb, which trains only the variance (L_hybrid, eq. 16).
 
     The gradient of the bound stops at the mean part, which the simple loss trains.
@@ -120,19 +124,30 @@ def hybrid_loss(
     frozen = jax.lax.stop_gradient(mean_part)
     if variance_part is not None:
         frozen = jnp.concatenate([frozen, variance_part], axis=-1)
-    vlb = vlb_term(schedule, x0, xt, t, frozen, predict=predict, variance=variance)
-    simple = simple_loss(schedule, x0, t, noise, output, predict=predict, weight=weight)
+    example = (schedule, x0, xt, t, noise)
+    vlb = vlb_term(*example, frozen, predict=predict, variance=variance)
+    simple = simple_loss(*example, output, predict=predict, weight=weight)
     if vlb_weight is None:
         vlb_weight = schedule.num_steps / 1000
     return simple + vlb_weight * vlb
 
 
-def prior_bpd(schedule: Schedule, x0: jax.Array) -> jax.Array:
+def prior_bpd(schedule: Schedule, x0: Array) -> Array:
     """KL(q(x_T | x_0) || N(0, I)) in bits per dimension, (batch,); not trainable."""
     zero = jnp.zeros_like(x0)
     standard = Gaussian(zero, variance=jnp.ones_like(x0), log_variance=zero)
     last = q_mean_variance(schedule, x0, jnp.array(schedule.num_steps - 1))
     return _bits(kl_divergence(last, standard))
+
+
+def bound_term(
+    schedule: Schedule, x0: Array, xt: Array, t: Array, model: Gaussian
+) -> Array:
+    """One term of the bound, (batch,), given p(x_{t-1} | x_t)."""
+    truth = q_posterior(schedule, x0, xt, t)
+    divergence = _bits(kl_divergence(truth, model))
+    decoder = -_bits(discretized_log_likelihood(x0, model))
+    return jnp.where(t == 0, decoder, divergence)
 
 
 def min_snr(gamma: float = 5.0, *, predict: Predict = from_eps) -> Weight:
@@ -151,54 +166,31 @@ def p2(gamma: float = 1.0, k: float = 1.0, *, predict: Predict = from_eps) -> We
 
 def _weight(of_eps: Callable, predict: Predict) -> Weight:
     """The weight of the error in eps as a weight of the error in what predict reads."""
-    factors = {
-        from_eps: lambda snr: jnp.ones_like(snr),
-        from_x0: lambda snr: snr,
-        from_v: lambda snr: snr / (1 + snr),
-    }
-    factor = _chosen(factors, predict)
+    eps_error = _parametrisation(predict).eps_error
+    if eps_error is None:
+        raise ValueError(f"a weight needs the eps_error of {predict!r}; got None")
 
-    def weight(schedule: Schedule, t: jax.Array) -> jax.Array:
+    def weight(schedule: Schedule, t: Array) -> Array:
         # recipm1 is noise over signal: infinite, and the SNR exactly 0, at zero SNR.
         snr = lookup(schedule.sqrt_recipm1_alphas_cumprod, t) ** -2
-        return of_eps(snr) * factor(snr)
+        return of_eps(snr) * eps_error(snr)
 
     return weight
 
 
-def _target(
-    schedule: Schedule, x0: jax.Array, t: jax.Array, noise: jax.Array, predict: Predict
-) -> jax.Array:
-    readers: dict = {
-        from_eps: lambda: noise,
-        from_x0: lambda: x0,
-        from_v: lambda: velocity(schedule, x0, t, noise),
-    }
-    return _chosen(readers, predict)()
-
-
-def _chosen(table: dict, predict: Predict):
-    if predict not in table:
+def _parametrisation(predict: Predict) -> Parametrisation:
+    if not isinstance(predict, Parametrisation):
         raise ValueError(
-            f"predict must be from_eps, from_x0 or from_v; got {predict!r}"
+            "training needs a target: predict must be from_eps, from_x0, from_v or "
+            f"another Parametrisation; got {predict!r}"
         )
-    return table[predict]
+    return predict
 
 
-def bound_term(
-    schedule: Schedule, x0: jax.Array, xt: jax.Array, t: jax.Array, model: Gaussian
-) -> jax.Array:
-    """One term of the bound, (batch,), given p(x_{t-1} | x_t)."""
-    truth = q_posterior(schedule, x0, xt, t)
-    divergence = _bits(kl_divergence(truth, model))
-    decoder = -_bits(discretized_log_likelihood(x0, model))
-    return jnp.where(t == 0, decoder, divergence)
-
-
-def _bits(nats: jax.Array) -> jax.Array:
+def _bits(nats: Array) -> Array:
     return mean_over_data(nats) / math.log(2)
 
 
-def mean_over_data(x: jax.Array) -> jax.Array:
+def mean_over_data(x: Array) -> Array:
     """The mean over all axes but the first."""
     return jnp.mean(x, axis=tuple(range(1, x.ndim)))

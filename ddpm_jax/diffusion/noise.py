@@ -8,11 +8,12 @@ folds with it. So keys of either are turned into threefry2x32's before any use.
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 THREEFRY = "threefry2x32"
 
 
-def threefry_key(key: jax.Array) -> jax.Array:
+def threefry_key(key: Array) -> Array:
     """The typed threefry2x32 key, or keys, that a key of any of JAX's generators names.
 
     `jax.random.key(seed)` and an old `jax.random.PRNGKey(seed)` name the same one under
@@ -21,6 +22,8 @@ def threefry_key(key: jax.Array) -> jax.Array:
     Raises:
         ValueError: if it is a key of none of them.
     """
+    if isinstance(key, int):
+        key = jax.random.key(key, impl=THREEFRY)
     words = key
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if str(jax.random.key_impl(key)) == THREEFRY:
@@ -41,7 +44,7 @@ def threefry_key(key: jax.Array) -> jax.Array:
     return jnp.where(jnp.all(first == second, axis=-1), typed, mixed)
 
 
-def draw_noise(key: jax.Array, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
+def draw_noise(key: Array, like: Array | jax.ShapeDtypeStruct) -> Array:
     """Standard normal noise of the shape and dtype of `like`. Consumes `key`.
 
     Args:
@@ -62,7 +65,7 @@ def draw_noise(key: jax.Array, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Ar
     return jax.vmap(lambda each: jax.random.normal(each, own, like.dtype))(key)
 
 
-def fold_in(key: jax.Array, data: jax.typing.ArrayLike) -> jax.Array:
+def fold_in(key: Array, data: jax.typing.ArrayLike) -> Array:
     """`jax.random.fold_in` for one key or an array of them, all with the same data."""
     key = threefry_key(key)
     if key.ndim == 0:

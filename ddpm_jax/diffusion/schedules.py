@@ -14,8 +14,18 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from ddpm_jax.diffusion.spacing import spaced_timesteps as spaced_timesteps
+from .betas import betas_of, checked_betas
+from .betas import constant_betas as constant_betas
+from .betas import cosine_betas as cosine_betas
+from .betas import jsd_betas as jsd_betas
+from .betas import linear_betas as linear_betas
+from .betas import quadratic_betas as quadratic_betas
+from .betas import sigmoid_betas as sigmoid_betas
+from .betas import warmup_betas as warmup_betas
+from .betas import zero_terminal_snr as zero_terminal_snr
+from .spacing import spaced_timesteps as spaced_timesteps
 
 
 @jax.tree_util.register_dataclass
@@ -23,32 +33,32 @@ from ddpm_jax.diffusion.spacing import spaced_timesteps as spaced_timesteps
 class Schedule:
     """Every coefficient that q and p read: one table of shape (T,) each, a pytree."""
 
-    betas: jax.Array
-    alphas_cumprod: jax.Array  # alpha_bar_t = prod_{s <= t} (1 - beta_s)
-    alphas_cumprod_prev: jax.Array  # alpha_bar_{t-1}; 1 at t = 0
-    sqrt_alphas_cumprod: jax.Array  # signal scale of x_t, eq. 4
-    sqrt_one_minus_alphas_cumprod: jax.Array  # noise scale of x_t, eq. 4
-    log_one_minus_alphas_cumprod: jax.Array  # log variance of q(x_t | x_0)
-    sqrt_recip_alphas_cumprod: jax.Array  # 1 / signal scale; inf at zero SNR
-    sqrt_recipm1_alphas_cumprod: jax.Array  # noise scale / signal scale
-    posterior_variance: jax.Array  # beta~_t, eq. 7; 0 at t = 0
-    posterior_log_variance_clipped: jax.Array  # its log, entry 0 replaced by entry 1
-    posterior_mean_coef1: jax.Array  # weight of x_0 in the mean of eq. 7
-    posterior_mean_coef2: jax.Array  # weight of x_t in it
-    log_betas_clipped: jax.Array  # log beta_t, entry 0 replaced by log beta~_1
-    timesteps: jax.Array  # int32: the step that the network is told at each index
+    betas: Array
+    alphas_cumprod: Array  # alpha_bar_t = prod_{s <= t} (1 - beta_s)
+    alphas_cumprod_prev: Array  # alpha_bar_{t-1}; 1 at t = 0
+    sqrt_alphas_cumprod: Array  # signal scale of x_t, eq. 4
+    sqrt_one_minus_alphas_cumprod: Array  # noise scale of x_t, eq. 4
+    log_one_minus_alphas_cumprod: Array  # log variance of q(x_t | x_0)
+    sqrt_recip_alphas_cumprod: Array  # 1 / signal scale; inf at zero SNR
+    sqrt_recipm1_alphas_cumprod: Array  # noise scale / signal scale
+    posterior_variance: Array  # beta~_t, eq. 7; 0 at t = 0
+    posterior_log_variance_clipped: Array  # its log, entry 0 replaced by entry 1
+    posterior_mean_coef1: Array  # weight of x_0 in the mean of eq. 7
+    posterior_mean_coef2: Array  # weight of x_t in it
+    log_betas_clipped: Array  # log beta_t, entry 0 replaced by log beta~_1
+    timesteps: Array  # int32: the step that the network is told at each index
 
     @property
     def num_steps(self) -> int:
         """The number of diffusion steps T."""
         return self.betas.shape[0]
 
-    def beta(self, t: jax.Array) -> jax.Array:
+    def beta(self, t: Array) -> Array:
         """beta_t, of the shape of t; NaN at a traced step outside 0..T-1."""
         return lookup(self.betas, t)
 
 
-def lookup(table: jax.Array, t: jax.Array) -> jax.Array:
+def lookup(table: Array, t: Array) -> Array:
     """table[t] that cannot be silently wrong.
 
     Plain indexing returns the last entry for t = -1 and for t >= T.
@@ -75,7 +85,7 @@ def lookup(table: jax.Array, t: jax.Array) -> jax.Array:
     return table.at[t].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
 
 
-def at(table: jax.Array, t: jax.Array, like: jax.Array) -> jax.Array:
+def at(table: Array, t: Array, like: Array) -> Array:
     """table[t] (see `lookup`), of shape (batch, 1, ..., 1) to broadcast against `like`.
 
     Args:
@@ -92,95 +102,6 @@ def at(table: jax.Array, t: jax.Array, like: jax.Array) -> jax.Array:
     if values.ndim > 1:
         raise ValueError(f"t must be a scalar or (batch,); got shape {values.shape}")
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
-
-
-def linear_betas(
-    num_steps: int = 1000, *, start: float = 1e-4, end: float = 0.02
-) -> np.ndarray:
-    """Betas that grow linearly; the defaults are those of Ho et al. 2020, section 4.
-
-    The ends are not rescaled with the number of steps. Improved DDPM rescales them by
-    1000 / T: its 4000 steps are `linear_betas(4000, start=2.5e-5, end=0.005)`.
-    """
-    return np.linspace(start, end, _checked(num_steps), dtype=np.float64)
-
-
-def cosine_betas(
-    num_steps: int = 1000, *, offset: float = 0.008, max_beta: float = 0.999
-) -> np.ndarray:
-    """Betas whose alpha_bar is a squared cosine (Nichol & Dhariwal 2021, eq. 17).
-
-        alpha_bar(u) = cos^2((u + offset) / (1 + offset) pi / 2),  u in [0, 1]
-
-    Only the last beta reaches `max_beta`, so the last alpha_bar is small, not zero.
-    """
-    u = np.arange(_checked(num_steps) + 1, dtype=np.float64) / num_steps
-    alpha_bar = np.cos((u + offset) / (1 + offset) * np.pi / 2) ** 2
-    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta)
-
-
-def quadratic_betas(
-    num_steps: int = 1000, *, start: float = 1e-4, end: float = 0.02
-) -> np.ndarray:
-    """Betas whose square roots grow linearly ("quad"; "scaled_linear" in diffusers)."""
-    roots = np.linspace(start**0.5, end**0.5, _checked(num_steps), dtype=np.float64)
-    return roots**2
-
-
-def constant_betas(num_steps: int = 1000, *, value: float = 0.02) -> np.ndarray:
-    """Betas that are all `value` ("const" in Ho's code)."""
-    return np.full(_checked(num_steps), value, dtype=np.float64)
-
-
-def warmup_betas(
-    num_steps: int = 1000,
-    *,
-    start: float = 1e-4,
-    end: float = 0.02,
-    fraction: float = 0.1,
-) -> np.ndarray:
-    """Betas that grow linearly over the first `fraction` of the steps, then stay.
-
-    "warmup10" and "warmup50" in Ho's code are fraction 0.1 and 0.5.
-    """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must lie in (0, 1]; got {fraction}")
-    betas = constant_betas(num_steps, value=end)
-    count = int(num_steps * fraction)
-    betas[:count] = np.linspace(start, end, count, dtype=np.float64)
-    return betas
-
-
-def jsd_betas(num_steps: int = 1000) -> np.ndarray:
-    """beta_t = 1 / (T - t), t = 0..T-1 (Sohl-Dickstein et al. 2015, "jsd").
-
-    The last beta is 1: x_T holds nothing of x_0, so the network cannot predict eps.
-    """
-    return 1 / np.linspace(num_steps, 1, _checked(num_steps), dtype=np.float64)
-
-
-def sigmoid_betas(
-    num_steps: int = 1000, *, start: float = 1e-4, end: float = 0.02
-) -> np.ndarray:
-    """Betas on a sigmoid over [-6, 6] between `start` and `end` (Song et al. 2021)."""
-    u = np.linspace(-6, 6, _checked(num_steps), dtype=np.float64)
-    return start + (end - start) / (1 + np.exp(-u))
-
-
-def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
-    """Betas shifted and scaled so that alpha_bar_T is exactly 0, alpha_bar_1 unchanged.
-
-    Lin et al. 2023, algorithm 1. The last beta becomes 1. Such a chain needs a network
-    that predicts v or x_0: eps says nothing about x_0 where there is no signal.
-
-    Raises:
-        ValueError: if betas are not as `make_schedule` wants them, or only one.
-    """
-    if np.size(betas) < 2:
-        raise ValueError("zero terminal SNR needs a chain of at least 2 steps; got 1")
-    signal = np.sqrt(np.cumprod(1 - checked_betas(betas)))
-    signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
-    return _betas_of(signal**2)
 
 
 def make_schedule(
@@ -205,7 +126,7 @@ def make_schedule(
         kept = np.arange(len(betas))
     else:
         kept = _checked_timesteps(timesteps, len(betas))
-        betas = _betas_of(np.cumprod(1 - betas)[kept])
+        betas = betas_of(np.cumprod(1 - betas)[kept])
 
     alpha_bar = np.cumprod(1 - betas)
     _check_signal(alpha_bar)
@@ -237,42 +158,6 @@ def make_schedule(
     )
 
 
-def _check_signal(alpha_bar: np.ndarray) -> None:
-    """Raises ValueError if a table would be NaN, or infinite but for terminal SNR 0."""
-    if alpha_bar[0] == 1:
-        raise ValueError("the first beta must be at least 1e-15: 1 - beta is 1 here")
-    lost = np.flatnonzero(alpha_bar < 1e-76)  # 1 / sqrt is infinite in float32
-    if lost.size and (lost[0] < len(alpha_bar) - 1 or alpha_bar[-1] > 0):
-        raise ValueError(
-            f"the betas are too large for so many steps: from step {lost[0]} of "
-            f"{len(alpha_bar)} on x_t holds nothing of x_0 (alpha_bar is "
-            f"{alpha_bar[lost[0]]:.2g}); only the last may hold exactly nothing"
-        )
-
-
-def _checked(num_steps: int) -> int:
-    if num_steps < 1:
-        raise ValueError(f"the number of steps must be at least 1; got {num_steps}")
-    return num_steps
-
-
-def checked_betas(betas: np.ndarray) -> np.ndarray:
-    """The betas as float64.
-
-    Raises:
-        ValueError: unless they are a vector in (0, 1), of which the last may be 1.
-    """
-    betas = np.asarray(betas, np.float64)
-    if betas.ndim != 1 or betas.size == 0:
-        raise ValueError(f"betas must be a non-empty vector; got shape {betas.shape}")
-    if not (np.all((betas > 0) & (betas <= 1)) and np.all(betas[:-1] < 1)):
-        raise ValueError(
-            "betas must lie in (0, 1), the last one in (0, 1]; "
-            f"got values in [{betas.min():.6g}, {betas.max():.6g}]"
-        )
-    return betas
-
-
 def _checked_timesteps(timesteps: np.ndarray, num_steps: int) -> np.ndarray:
     kept = np.asarray(timesteps)
     if kept.ndim != 1 or kept.size == 0 or not np.issubdtype(kept.dtype, np.integer):
@@ -288,6 +173,14 @@ def _checked_timesteps(timesteps: np.ndarray, num_steps: int) -> np.ndarray:
     return kept
 
 
-def _betas_of(alpha_bar: np.ndarray) -> np.ndarray:
-    """The betas whose cumulative product of 1 - beta is alpha_bar."""
-    return 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
+def _check_signal(alpha_bar: np.ndarray) -> None:
+    """Raises ValueError if a table would be NaN, or infinite but for terminal SNR 0."""
+    if alpha_bar[0] == 1:
+        raise ValueError("the first beta must be at least 1e-15: 1 - beta is 1 here")
+    lost = np.flatnonzero(alpha_bar < 1e-76)  # 1 / sqrt is infinite in float32
+    if lost.size and (lost[0] < len(alpha_bar) - 1 or alpha_bar[-1] > 0):
+        raise ValueError(
+            f"the betas are too large for so many steps: from step {lost[0]} of "
+            f"{len(alpha_bar)} on x_t holds nothing of x_0 (alpha_bar is "
+            f"{alpha_bar[lost[0]]:.2g}); only the last may hold exactly nothing"
+        )

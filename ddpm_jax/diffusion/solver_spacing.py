@@ -16,7 +16,8 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.diffusion.schedules import Schedule, checked_betas, make_schedule
+from .betas import checked_betas
+from .schedules import Schedule, make_schedule
 
 # Where DPM-Solver's code cuts cosine chains (its `numerical_clip_alpha`), and diffusers
 # with `lambda_min_clipped`.

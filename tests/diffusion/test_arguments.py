@@ -11,14 +11,15 @@ from jax.tree_util import Partial
 from ddpm_jax.diffusion import (
     editing,
     guidance,
+    importance,
     likelihood,
     losses,
     samplers,
     schedules,
     solver_spacing,
-    step_sampling,
     transitions,
 )
+from ddpm_jax.diffusion.denoiser import Estimate, denoiser
 
 SHORT = schedules.linear_betas(10, start=0.01, end=0.4)
 KEY = jax.random.key(0)
@@ -58,13 +59,13 @@ def test_there_is_one_key_or_one_for_each_example(schedule, x):
         with pytest.raises(ValueError, match=line):
             samplers.sample(keys, half, schedule, (2, 4))
         with pytest.raises(ValueError, match=line):
-            likelihood.bits_per_dim(keys, half, schedule, x)
+            likelihood.bits_per_dim(keys, half, schedule, x / 9)
 
 
 def test_a_wrong_step_is_noticed_where_no_table_is_read(schedule, x):
     gaussian = transitions.q_posterior(schedule, x, x, 3)
     for predict in (transitions.from_eps, transitions.from_x0):
-        loss = partial(losses.simple_loss, schedule, x, predict=predict)
+        loss = partial(losses.simple_loss, schedule, x, x, predict=predict)
         with pytest.raises(ValueError, match=r"0\.\.9; got 10"):
             loss(10, x, 0 * x)
         found = jax.jit(loss)(jnp.array([3, 10]), x, 0 * x)
@@ -74,7 +75,7 @@ def test_a_wrong_step_is_noticed_where_no_table_is_read(schedule, x):
             transitions.p_sample(gaussian, wrong, x)
     assert np.isnan(jax.jit(transitions.p_sample)(gaussian, -1, x)).all()
     with pytest.raises(ValueError, match=r"scalar or \(batch,\); got shape \(2, 1\)"):
-        losses.vlb_term(schedule, x, x, jnp.array([[1], [2]]), x)
+        losses.vlb_term(schedule, x, x, jnp.array([[1], [2]]), x, x)
 
 
 def test_steps_may_be_lists(schedule, x):
@@ -130,7 +131,7 @@ def test_bits_per_dim_is_compiled_once(schedule, x):
         return w * x
 
     for w in (0.1, 0.2, 0.3):
-        likelihood.bits_per_dim(KEY, Partial(counted, w), schedule, x)
+        likelihood.bits_per_dim(KEY, Partial(counted, w), schedule, x / 9)
     assert len(traces) == 1
 
 
@@ -165,9 +166,12 @@ def test_every_loop_takes_data_of_other_types(schedule, kind):
 
 
 def test_inversion_takes_any_clip(schedule, x):
-    plain = samplers.ddim_invert(half, schedule, x, clip=lambda x: jnp.clip(x, -1, 1))
-    bound = samplers.ddim_invert(half, schedule, x, clip=guidance.clip_static())
-    np.testing.assert_array_equal(plain, bound)
+    found = [
+        samplers.ddim_invert(denoiser(half, clip=clip), schedule, x)
+        for clip in (lambda x: jnp.clip(x, -1, 1), guidance.clip_static(), None)
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.abs(found[0] - found[2]).max() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -202,10 +206,11 @@ def test_eta_has_a_gradient(schedule):
 
 
 def test_eta_needs_a_noise(schedule, x):
+    estimate = Estimate(x, x, transitions.Variance(x, x))
     with pytest.raises(ValueError, match=r"eta=1\.0"):
-        samplers.ddim_update(schedule, x, 3, x, eta=1.0)
+        samplers.ddim_update(schedule, x, 3, estimate, eta=1.0)
     with pytest.raises(ValueError, match=r"in \[0, 1\]; got 2"):
-        samplers.ddim_update(schedule, x, 3, x, x, eta=2.0)
+        samplers.ddim_update(schedule, x, 3, estimate, x, eta=2.0)
 
 
 @pytest.mark.parametrize(
@@ -225,11 +230,12 @@ def test_eta_needs_a_noise(schedule, x):
             lambda: losses.simple_loss(
                 schedules.make_schedule(SHORT),
                 jnp.ones((2, 4)),
+                jnp.ones((2, 4)),
                 1,
                 jnp.ones((1, 4)),
                 jnp.ones((2, 4)),
             ),
-            "noise must have the shape of x0",
+            "x0, xt and noise must have one shape",
         ),
     ],
 )
@@ -256,9 +262,9 @@ def test_a_vector_without_length_is_mixed_along_the_line():
 
 
 def test_losses_that_are_all_zero_leave_the_steps_uniform():
-    sampler = step_sampling.loss_second_moment(3, history=1)
+    sampler = importance.loss_second_moment(3, history=1)
     state = sampler.update(sampler.init(), jnp.arange(3), jnp.zeros(3))
-    np.testing.assert_allclose(step_sampling.step_probabilities(state), 1 / 3)
+    np.testing.assert_allclose(importance.step_probabilities(state), 1 / 3)
 
 
 def test_schedules_are_compared_as_objects(schedule):

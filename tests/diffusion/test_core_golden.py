@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 
 from ddpm_jax.diffusion import losses, schedules, transitions
+from ddpm_jax.diffusion.denoiser import denoiser
 from ddpm_jax.diffusion.gaussians import (
     Gaussian,
     discretized_log_likelihood,
     kl_divergence,
 )
 from ddpm_jax.diffusion.guidance import clip_static
+from ddpm_jax.diffusion.importance import loss_second_moment, step_probabilities
 from ddpm_jax.diffusion.likelihood import step_terms
-from ddpm_jax.diffusion.step_sampling import loss_second_moment, step_probabilities
 
 FOLDER = pathlib.Path(__file__).parent.parent / "golden"
 _spec = importlib.util.spec_from_file_location("pseudo", FOLDER / "pseudo_model.py")
@@ -304,6 +305,7 @@ def bound_case(name, kind):
 )
 def test_bound(name, kind):
     schedule, model, variance = bound_case(name, kind)
+    denoise = denoiser(model, variance=variance, clip=clip_static())
     total = schedule.num_steps
     noises = jnp.asarray(pseudo.noises(), float)
 
@@ -311,7 +313,7 @@ def test_bound(name, kind):
     def walk():
         def body(_, t):
             noise = noises[(total - 1 - t) % 1000]
-            return None, step_terms(model, schedule, X0, t, noise, variance=variance)
+            return None, step_terms(denoise, schedule, X0, t, noise)
 
         return jax.lax.scan(body, None, jnp.arange(total))[1]
 
@@ -337,14 +339,13 @@ def test_losses(name, kind):
     def each(t):
         xt = transitions.q_sample(schedule, X0, t, NOISE)
         output = model(xt, t)
-        simple = losses.simple_loss(schedule, X0, t, NOISE, output)
-        vlb = losses.vlb_term(schedule, X0, xt, t, output, variance=variance)
+        example = (schedule, X0, xt, t, NOISE, output)
+        simple = losses.simple_loss(*example)
+        vlb = losses.vlb_term(*example, variance=variance)
         values = {"mse": simple, "vb": vlb, "kl": vlb}
         if kind == "learned_range":
-            values["hybrid"] = losses.hybrid_loss(schedule, X0, xt, t, NOISE, output)
-            values["unit"] = losses.hybrid_loss(
-                schedule, X0, xt, t, NOISE, output, vlb_weight=1.0
-            )
+            values["hybrid"] = losses.hybrid_loss(*example)
+            values["unit"] = losses.hybrid_loss(*example, vlb_weight=1.0)
         return values
 
     ours = at_each(each, GOLDEN["vlb/losses/t"] * stride)

@@ -77,7 +77,6 @@ def test_interpolation_shares_its_noises():
         IMAGES[1],
         weights,
         start_index=30,
-        sampler=ddpm(clip=None),
     )
     assert mixed.shape == (4, 4, 4)
     np.testing.assert_allclose(mixed[2], (mixed[0] + mixed[3]) / 2, atol=1e-5)

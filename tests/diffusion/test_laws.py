@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.diffusion import likelihood, losses, schedules, step_sampling, transitions
+from ddpm_jax.diffusion import importance, likelihood, losses, schedules, transitions
+from ddpm_jax.diffusion.denoiser import denoiser
 from ddpm_jax.diffusion.gaussians import Gaussian, discretized_log_likelihood
 from ddpm_jax.diffusion.guidance import clip_static
 
@@ -28,7 +29,10 @@ def schedule():
 @pytest.mark.parametrize(
     ("betas", "line"),
     [
-        (np.ones((2, 2)) / 2, r"betas must be a non-empty vector; got shape \(2, 2\)"),
+        (
+            np.ones((2, 2)) / 2,
+            r"betas must be a non-empty vector, e.g. linear_betas\(1000\); got",
+        ),
         (np.array([]), "non-empty vector"),
         (np.array([0.1, 1.2]), r"betas must lie in \(0, 1\)"),
         (np.array([0.0, 0.1]), r"betas must lie in \(0, 1\)"),
@@ -98,7 +102,7 @@ def test_a_step_outside_the_chain_is_never_silent(schedule, t):
                 schedule, x, t, x, variance=transitions.fixed_small
             )[0].log_variance
         ),
-        "loss": lambda t: losses.vlb_term(schedule, x, x, t, x),
+        "loss": lambda t: losses.vlb_term(schedule, x, x, t, x, x),
     }
     for name, call in calls.items():
         with pytest.raises(ValueError, match=r"a step must lie in 0\.\.9"):
@@ -266,10 +270,12 @@ def test_a_perfect_network_has_no_simple_loss(schedule, predict):
     x0, noise, t = normal(1), normal(2), jnp.array([0, 3, 7, 9])
     v = transitions.velocity(schedule, x0, t, noise)
     perfect = dict(zip(PREDICTIONS, (noise, x0, v), strict=True))[predict]
-    loss = losses.simple_loss(schedule, x0, t, noise, perfect, predict=predict)
+    xt = transitions.q_sample(schedule, x0, t, noise)
+    example = (schedule, x0, xt, t, noise)
+    loss = losses.simple_loss(*example, perfect, predict=predict)
     assert loss.shape == (4,)
     np.testing.assert_array_equal(loss, 0)
-    off = losses.simple_loss(schedule, x0, t, noise, perfect + 0.5, predict=predict)
+    off = losses.simple_loss(*example, perfect + 0.5, predict=predict)
     np.testing.assert_allclose(off, 0.25, rtol=1e-5)
 
 
@@ -282,11 +288,7 @@ def test_the_three_predictions_of_one_error_have_one_weighted_loss(schedule):
     for make in (losses.min_snr, losses.p2):
         values = [
             losses.simple_loss(
-                schedule,
-                x0,
-                t,
-                noise,
-                output,
+                *(schedule, x0, xt, t, noise, output),
                 predict=predict,
                 weight=make(predict=predict),
             )
@@ -331,7 +333,7 @@ def test_the_bound_of_the_hybrid_loss_trains_the_variance_alone(schedule):
         return losses.hybrid_loss(schedule, x0, xt, t, noise, output).sum()
 
     def simple(mean_part):
-        return losses.simple_loss(schedule, x0, t, noise, mean_part).sum()
+        return losses.simple_loss(schedule, x0, xt, t, noise, mean_part).sum()
 
     parts = normal(3), normal(4)
     mean_gradient, variance_gradient = jax.grad(hybrid, argnums=(0, 1))(*parts)
@@ -348,15 +350,12 @@ def test_the_hybrid_loss_is_the_weighted_sum_of_its_parts(schedule, predict, var
     output = jnp.concatenate([normal(3), normal(4)], -1)
     reads = {"predict": predict}
     weighs = {"weight": losses.min_snr(predict=predict)}
-    simple = losses.simple_loss(schedule, x0, t, noise, output, **reads, **weighs)
-    vlb = losses.vlb_term(schedule, x0, xt, t, output, **reads, variance=variance)
+    example = (schedule, x0, xt, t, noise, output)
+    simple = losses.simple_loss(*example, **reads, **weighs)
+    vlb = losses.vlb_term(*example, **reads, variance=variance)
     for given, factor in (({}, 10 / 1000), ({"vlb_weight": 3.0}, 3.0)):
         found = losses.hybrid_loss(
-            *(schedule, x0, xt, t, noise, output),
-            **reads,
-            **weighs,
-            **given,
-            variance=variance,
+            *example, **reads, **weighs, **given, variance=variance
         )
         np.testing.assert_allclose(found, simple + factor * vlb, rtol=1e-5)
 
@@ -365,10 +364,11 @@ def test_a_clipped_term_is_that_of_the_clipped_prediction(schedule):
     x0 = jnp.round(normal(1)).clip(-1, 1)
     xt, t = normal(2), jnp.array([0, 3, 7, 9])
     wild, read = 3 * normal(3), {"predict": transitions.from_x0}
-    clipped = losses.vlb_term(schedule, x0, xt, t, wild, **read, clip=clip_static())
-    tame = losses.vlb_term(schedule, x0, xt, t, jnp.clip(wild, -1, 1), **read)
+    example = (schedule, x0, xt, t, normal(4))
+    clipped = losses.vlb_term(*example, wild, **read, clip=clip_static())
+    tame = losses.vlb_term(*example, jnp.clip(wild, -1, 1), **read)
     np.testing.assert_array_equal(clipped, tame)
-    assert np.abs(clipped - losses.vlb_term(schedule, x0, xt, t, wild, **read)).min()
+    assert np.abs(clipped - losses.vlb_term(*example, wild, **read)).min()
 
 
 def test_a_bound_clips_and_tells_the_network_the_original_steps():
@@ -382,7 +382,8 @@ def test_a_bound_clips_and_tells_the_network_the_original_steps():
 
     x0 = jnp.round(normal(1)).clip(-1, 1)
     key = jax.random.key(0)
-    bound = likelihood.bits_per_dim(key, denoise, chain, x0)
+    clipped = denoiser(denoise, clip=clip_static())
+    bound = likelihood.bits_per_dim(key, clipped, chain, x0)
     jax.effects_barrier()
     assert sorted(told) == kept.tolist()
     assert np.max(bound.x0_mse) <= 4
@@ -442,16 +443,10 @@ def test_the_divergences_of_gaussian_data_are_exact(schedule):
     """
     scale, count = 0.5, 40_000
     x0 = scale * normal(5, (count, 1))
-    bound = jax.jit(
-        lambda key: likelihood.bits_per_dim(
-            key,
-            gaussian_denoiser(schedule, scale),
-            schedule,
-            x0,
-            variance=transitions.fixed_small,
-            clip=None,
-        )
-    )(jax.random.key(6))
+    network = gaussian_denoiser(schedule, scale)
+    denoise = denoiser(network, variance=transitions.fixed_small)
+    # Traced, since a Gaussian has no bounds.
+    bound = jax.jit(likelihood.bits_per_dim)(jax.random.key(6), denoise, schedule, x0)
     bar = np.cumprod(1 - SHORT)
     prev = np.append(1.0, bar[:-1])
     coef1 = SHORT * np.sqrt(prev) / (1 - bar)
@@ -492,16 +487,9 @@ def test_the_bound_of_the_exact_reverse_chain_is_the_likelihood():
     levels = np.arange(0, 256, 5) / 127.5 - 1
     inside = levels[np.abs(levels) < 0.9]
     x0 = jnp.tile(jnp.asarray(inside, float)[:, None], (1, 4000))[..., None]
-    bound = jax.jit(
-        lambda key: likelihood.bits_per_dim(
-            key,
-            gaussian_denoiser(schedule, scale),
-            schedule,
-            x0,
-            variance=exact_variance,
-            clip=None,
-        )
-    )(jax.random.key(7))
+    network = gaussian_denoiser(schedule, scale)
+    denoise = denoiser(network, variance=exact_variance)
+    bound = likelihood.bits_per_dim(jax.random.key(7), denoise, schedule, x0)
     density = np.exp(-0.5 * (inside / scale) ** 2) / np.sqrt(2 * np.pi) / scale
     # Each row averages 4000 draws of the noise for one image.
     np.testing.assert_allclose(
@@ -524,7 +512,7 @@ def test_an_examples_bound_does_not_depend_on_its_batch(schedule):
 
 
 def test_uniform_steps_have_weight_one():
-    sampler = step_sampling.uniform_steps(7)
+    sampler = importance.uniform_steps(7)
     keys = jax.random.split(jax.random.key(0), 7000)
     t, weight = sampler.draw(sampler.init(), keys)
     np.testing.assert_allclose(np.bincount(t, minlength=7), 1000, atol=150)
@@ -532,11 +520,11 @@ def test_uniform_steps_have_weight_one():
 
 
 def test_importance_sampling_is_uniform_until_warm_then_proportional():
-    sampler = step_sampling.loss_second_moment(4, history=3, uniform_fraction=0.0)
+    sampler = importance.loss_second_moment(4, history=3, uniform_fraction=0.0)
     state, t = sampler.init(), jnp.arange(4)
     scale = jnp.array([1.0, 2.0, 3.0, 4.0])
     for _ in range(3):
-        p = step_sampling.step_probabilities(state, uniform_fraction=0.0)
+        p = importance.step_probabilities(state, uniform_fraction=0.0)
         np.testing.assert_allclose(p, 0.25)
         state = sampler.update(state, t, scale)
     keys = jax.random.split(jax.random.key(0), 20_000)
@@ -552,7 +540,7 @@ def test_importance_sampling_is_uniform_until_warm_then_proportional():
 
 
 def test_the_history_keeps_the_last_losses_of_each_step():
-    sampler = step_sampling.loss_second_moment(3, history=2)
+    sampler = importance.loss_second_moment(3, history=2)
     state = sampler.init()
     state = sampler.update(state, jnp.array([1, 1, 0]), jnp.array([5.0, 6.0, 1.0]))
     assert list(state.counts) == [1, 2, 0]

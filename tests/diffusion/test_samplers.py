@@ -10,8 +10,9 @@ import pytest
 from ddpm_jax import build
 from ddpm_jax.config import ScheduleConfig
 from ddpm_jax.diffusion import transitions
+from ddpm_jax.diffusion.denoiser import Estimate, denoiser
 from ddpm_jax.diffusion.guidance import clip_static
-from ddpm_jax.diffusion.heun import churned
+from ddpm_jax.diffusion.parametrisations import from_eps, from_v, from_x0
 from ddpm_jax.diffusion.samplers import (
     ddim,
     ddim_invert,
@@ -25,6 +26,7 @@ from ddpm_jax.diffusion.samplers import (
     unipc,
     unipc_correct,
 )
+from ddpm_jax.diffusion.samplers.heun import churned
 from ddpm_jax.diffusion.schedules import (
     linear_betas,
     make_schedule,
@@ -36,7 +38,7 @@ from ddpm_jax.diffusion.solver_spacing import (
     karras_positions,
     log_snr_positions,
 )
-from ddpm_jax.diffusion.transitions import from_eps, from_v, from_x0
+from ddpm_jax.diffusion.transitions import Variance
 
 BETAS = linear_betas(1000)
 LOG_A = np.cumsum(np.log1p(-BETAS))
@@ -45,18 +47,17 @@ SHORT = make_schedule(BETAS, timesteps=spaced_timesteps(1000, 10, spacing="trail
 POINT = np.linspace(-0.9, 0.9, 12, dtype=np.float32).reshape(3, 4)
 
 SAMPLERS = {
-    "ddpm": ddpm,
-    "ddpm small": lambda **k: ddpm(variance=transitions.fixed_small, **k),
-    "ddim": ddim,
-    "ddim eta": lambda **k: ddim(eta=0.5, **k),
-    "1": lambda **k: dpm_solver_pp(order=1, **k),
-    "2M": dpm_solver_pp,
-    "3M": lambda **k: dpm_solver_pp(order=3, lower_order_final=False, **k),
-    "SDE 1": lambda **k: dpm_solver_pp(order=1, stochastic=True, **k),
-    "SDE 2M": lambda **k: dpm_solver_pp(stochastic=True, **k),
-    "heun": heun,
-    "churn": lambda **k: heun(churn=4.0, trained_on=FULL, **k),
-    "unipc": unipc,
+    "ddpm": ddpm(),
+    "ddim": ddim(),
+    "ddim eta": ddim(eta=0.5),
+    "1": dpm_solver_pp(order=1),
+    "2M": dpm_solver_pp(),
+    "3M": dpm_solver_pp(order=3, lower_order_final=False),
+    "SDE 1": dpm_solver_pp(order=1, stochastic=True),
+    "SDE 2M": dpm_solver_pp(stochastic=True),
+    "heun": heun(),
+    "churn": heun(churn=4.0, trained_on=FULL),
+    "unipc": unipc(),
 }
 OUTPUTS = {from_eps: 1, from_x0: 0, from_v: 2}
 
@@ -94,7 +95,7 @@ def normal_model(spread, predict=from_eps, bend=0.0):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_point_mass_comes_back(name):
-    denoise, sampler = point_model(from_eps), SAMPLERS[name]()
+    denoise, sampler = point_model(from_eps), SAMPLERS[name]
     x0 = sample(jax.random.key(0), denoise, SHORT, (3, 4), sampler=sampler)
     np.testing.assert_allclose(x0, POINT, atol=1e-6)
 
@@ -103,8 +104,8 @@ def test_a_point_mass_comes_back(name):
 def test_every_prediction_takes_the_same_path(name):
     key, paths = jax.random.key(1), []
     for predict in OUTPUTS:
-        sampler = SAMPLERS[name](predict=predict, clip=None)
-        denoise = normal_model(0.5, predict, bend=0.05)
+        sampler = SAMPLERS[name]
+        denoise = denoiser(normal_model(0.5, predict, bend=0.05), predict=predict)
         chain = sample_iter(key, denoise, SHORT, (2, 3), sampler=sampler, every=5)
         paths.append([x for _, x in chain])
     # x_0 from x_T by eps is divided by alpha = 0.006.
@@ -112,21 +113,22 @@ def test_every_prediction_takes_the_same_path(name):
     np.testing.assert_allclose(paths[0], paths[2], atol=5e-4)
 
 
-@pytest.mark.parametrize("name", ["ddpm small", "ddim", "2M", "heun", "unipc"])
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "2M", "heun", "unipc"])
 def test_a_learned_variance_is_read_or_left_alone(name):
     plain = normal_model(0.5)
 
     def doubled(x, t):
         return jnp.concatenate([plain(x, t), jnp.full_like(x, -1.0)], axis=-1)
 
-    key, shape = jax.random.key(2), (2, 2, 3)
-    x0 = sample(key, plain, SHORT, shape, sampler=SAMPLERS[name]())
-    again = sample(key, doubled, SHORT, shape, sampler=SAMPLERS[name]())
-    np.testing.assert_allclose(x0, again, atol=1e-6)
-    if name == "ddpm small":  # f = 0 is the smallest variance of the range
-        sampler = ddpm(variance=transitions.learned_range)
-        again = sample(key, doubled, SHORT, shape, sampler=sampler)
-        np.testing.assert_allclose(x0, again, atol=1e-6)
+    def draw(network, rule):
+        denoise = denoiser(network, variance=rule)
+        key, sampler = jax.random.key(2), SAMPLERS[name]
+        return sample(key, denoise, SHORT, (2, 2, 3), sampler=sampler)
+
+    x0 = draw(plain, transitions.fixed_small)
+    # f = 0 is the smallest variance of the range
+    for rule in (transitions.fixed_small, transitions.learned_range):
+        np.testing.assert_allclose(x0, draw(doubled, rule), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["ddpm", "ddim", "ddim eta", "3M", "SDE 2M", "unipc"])
@@ -142,8 +144,8 @@ def test_zero_terminal_snr(name):
         alpha, sigma = jnp.sqrt(a), jnp.sqrt(1 - a)
         return alpha * (x - alpha * POINT) / sigma - sigma * POINT
 
-    sampler = SAMPLERS[name](predict=from_v, clip=None)
-    x0 = sample(jax.random.key(0), denoise, schedule, (3, 4), sampler=sampler)
+    read, sampler = denoiser(denoise, predict=from_v), SAMPLERS[name]
+    x0 = sample(jax.random.key(0), read, schedule, (3, 4), sampler=sampler)
     np.testing.assert_allclose(x0, POINT, atol=2e-6)
 
 
@@ -152,13 +154,13 @@ def test_zero_terminal_snr_is_refused_with_eps(name):
     schedule = make_schedule(zero_terminal_snr(linear_betas(10, start=0.1, end=0.2)))
     with pytest.raises(ValueError, match="zero terminal SNR"):
         denoise = normal_model(0.5)
-        sample(jax.random.key(0), denoise, schedule, (1, 2), sampler=SAMPLERS[name]())
+        sample(jax.random.key(0), denoise, schedule, (1, 2), sampler=SAMPLERS[name])
 
 
 def test_heun_refuses_zero_terminal_snr():
     schedule = make_schedule(zero_terminal_snr(linear_betas(10, start=0.1, end=0.2)))
     with pytest.raises(ValueError, match="heun cannot start from zero terminal SNR"):
-        heun(predict=from_v).init(schedule, jnp.zeros((1, 2)))
+        heun().init(schedule, jnp.zeros((1, 2)))
 
 
 @pytest.mark.parametrize("spread", [0.3, 1.0])
@@ -172,9 +174,12 @@ def test_normal_data_have_the_law_of_algorithm_2(rule, spread):
     steps = jnp.arange(1000)
     ones, zeros = jnp.ones((1000, 1)), jnp.zeros((1000, 1))
     output = normal_model(spread)(ones, steps)
-    options = {"variance": rule, "clip": None}
-    gain = ddpm_update(FULL, ones, steps, output, zeros, **options)[0][:, 0]
-    sigma = ddpm_update(FULL, zeros, steps, zeros, ones, **options)[0][:, 0]
+    said = from_eps(FULL, ones, steps, output)
+    variance = rule(FULL, steps, None, ones)
+    estimate = Estimate(said.x0, said.eps, variance)
+    gain = ddpm_update(FULL, ones, steps, estimate, zeros)[:, 0]
+    nothing = Estimate(zeros, zeros, variance)
+    sigma = ddpm_update(FULL, zeros, steps, nothing, ones)[:, 0]
 
     a = np.exp(LOG_A)
     a_prev = np.append(1, a[:-1])
@@ -193,21 +198,19 @@ def test_normal_data_have_the_law_of_algorithm_2(rule, spread):
     # the last step, which adds no noise.
     if spread == 1 and rule is transitions.fixed_large:
         np.testing.assert_allclose(reached, 1 - BETAS[0], rtol=1e-12)
-    sampler = ddpm(**options)
-    drawn = sample(
-        jax.random.key(3), normal_model(spread), FULL, (64, 256), sampler=sampler
-    )
+    denoise = denoiser(normal_model(spread), variance=rule)
+    drawn = sample(jax.random.key(3), denoise, FULL, (64, 256))
     # 16,384 numbers: the standard error of a variance is 1.1 % of it.
     np.testing.assert_allclose(np.var(drawn), reached, rtol=0.045)
     np.testing.assert_allclose(np.mean(drawn), 0, atol=4.5 * spread / 128)
 
 
 def test_ddim_with_eta_1_is_ancestral_sampling_with_the_small_variance():
-    key, denoise = jax.random.key(4), normal_model(0.5, bend=0.05)
+    key, network = jax.random.key(4), normal_model(0.5, bend=0.05)
     for clip in (None, clip_static()):
-        sampler = ddpm(variance=transitions.fixed_small, clip=clip)
-        expected = sample(key, denoise, FULL, (2, 8), sampler=sampler)
-        x0 = sample(key, denoise, FULL, (2, 8), sampler=ddim(eta=1.0, clip=clip))
+        denoise = denoiser(network, variance=transitions.fixed_small, clip=clip)
+        expected = sample(key, denoise, FULL, (2, 8), sampler=ddpm())
+        x0 = sample(key, denoise, FULL, (2, 8), sampler=ddim(eta=1.0))
         np.testing.assert_allclose(x0, expected, atol=1e-4)
 
 
@@ -216,7 +219,7 @@ def test_dpm_solver_of_order_1_is_ddim(eta, stochastic):
     key, denoise = jax.random.key(5), normal_model(0.5, bend=0.05)
     sampler = dpm_solver_pp(order=1, stochastic=stochastic)
     x0 = sample(key, denoise, SHORT, (2, 8), sampler=sampler)
-    expected = sample(key, denoise, SHORT, (2, 8), sampler=ddim(eta=eta, clip=None))
+    expected = sample(key, denoise, SHORT, (2, 8), sampler=ddim(eta=eta))
     np.testing.assert_allclose(x0, expected, atol=1e-5)
 
 
@@ -263,7 +266,7 @@ def flow_error(sampler, count):
     [("ddim", 1), ("2M", 2), ("3M", 3), ("heun", 2), ("unipc", 3)],
 )
 def test_order_of_convergence(name, order):
-    sampler = SAMPLERS[name](clip=None)
+    sampler = SAMPLERS[name]
     errors = [flow_error(sampler, count) for count in (30, 60)]
     assert abs(np.log2(errors[0] / errors[1]) - order) < 0.3, errors
 
@@ -356,7 +359,8 @@ def test_solvers_are_exact_where_x0_is_quadratic_in_lambda(i):
 
     data = tuple(jnp.full((1, 1), x0(lambdas[k])) for k in range(i, i + 3))
     x = jnp.full((1, 1), 0.7)
-    reached = dpm_solver_pp_update(schedule, x, jnp.asarray(i), data)
+    estimate = Estimate(data[0], x, Variance(x, x))
+    reached = dpm_solver_pp_update(schedule, x, jnp.asarray(i), estimate, past=data[1:])
     np.testing.assert_allclose(reached, exact(0.7, i, i - 1), rtol=1e-4)
     reached = unipc_correct(schedule, x, jnp.asarray(i), data)
     np.testing.assert_allclose(reached, exact(0.7, i + 1, i), rtol=1e-4)
@@ -385,7 +389,7 @@ def test_inversion_and_ddim_return_the_image():
             denoise,
             schedule,
             image.shape,
-            sampler=ddim(clip=None),
+            sampler=ddim(),
             x_init=latent,
         )
         errors.append(np.sqrt(np.mean(np.square(x0 - image))))

@@ -1,11 +1,12 @@
 """Sampler paths against numbers that the peers' own code produced (tests/golden)."""
 
 import importlib.util
+import math
 import os
 import pathlib
 import subprocess
 import sys
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 
 from ddpm_jax.diffusion import guidance, transitions
-from ddpm_jax.diffusion.bound import as_pytree
+from ddpm_jax.diffusion.closures import as_closure
+from ddpm_jax.diffusion.denoiser import as_denoiser, denoiser
 from ddpm_jax.diffusion.samplers import (
     ddim,
     ddim_update,
@@ -54,17 +56,16 @@ def told(schedule, i, x):
 
 
 def walk(update, denoise, schedule, **values):
-    """All states of update(schedule, x, i, output, noise), with the golden noises."""
+    """All states of update(schedule, x, i, estimate, noise), with the golden noises."""
     noises = jnp.asarray(NOISES[: schedule.num_steps + 1], float)
-    return np.asarray(_walk(update, as_pytree(denoise), schedule, noises, values))
+    return np.asarray(_walk(update, as_denoiser(denoise), schedule, noises, values))
 
 
 @partial(jax.jit, static_argnums=0)
 def _walk(update, denoise, schedule, noises, values):
     def body(x, inputs):
         i, noise = inputs
-        output = denoise(x, told(schedule, i, x))
-        x = update(schedule, x, i, output, noise, **values)
+        x = update(schedule, x, i, denoise(schedule, x, i), noise, **values)
         return x, x
 
     down = jnp.arange(schedule.num_steps - 1, -1, -1)
@@ -74,7 +75,9 @@ def _walk(update, denoise, schedule, noises, values):
 def path(sampler, denoise, schedule):
     """All states of a sampler that draws nothing."""
     state = sampler.init(schedule, jnp.asarray(NOISES[0], float))
-    return np.asarray(_path(sampler.step, as_pytree(denoise), schedule, state))
+    return np.asarray(
+        _path(as_closure(sampler.step), as_denoiser(denoise), schedule, state)
+    )
 
 
 @jax.jit
@@ -87,27 +90,10 @@ def _path(step, denoise, schedule, state):
     return jax.lax.scan(body, state, down)[1]
 
 
-@cache
-def ancestral(rule):
-    def update(schedule, x, i, output, noise, clip):
-        # Traced clips, so that one program serves all: without is at infinity.
-        clip = guidance.clip_static(jnp.where(clip, 1.0, jnp.inf))
-        return ddpm_update(
-            schedule, x, i, output, noise, variance=RULES[rule], clip=clip
-        )[0]
-
-    return update
-
-
-@cache
-def implicit(rederive):
-    def update(schedule, x, i, output, noise, eta, clip):
-        clip = guidance.clip_static(jnp.where(clip, 1.0, jnp.inf))
-        return ddim_update(
-            schedule, x, i, output, noise, eta=eta, rederive=rederive, clip=clip
-        )[0]
-
-    return update
+def limited(network, clip, rule="fixedlarge", rederive=True):
+    """The denoiser, with clips that are traced so that one program serves both."""
+    clip = guidance.clip_static(1.0 if clip else math.inf)
+    return denoiser(network, variance=RULES[rule], clip=clip, rederive=rederive)
 
 
 RULES = {
@@ -125,7 +111,7 @@ KEPT = {10: np.arange(10), 50: np.array([0, 9, 24, 48, 49])}
 @pytest.mark.parametrize("rule", RULES)
 def test_ancestral_sampling_over_a_thousand_steps(rule, clip):
     model = LEARNED if rule == "learned_range" else EPS
-    states = walk(ancestral(rule), model, make_schedule(BETAS), clip=clip == 1)
+    states = walk(ddpm_update, limited(model, clip, rule), make_schedule(BETAS))
     expected = GOLDEN[f"ancestral/guided/linear1000/{rule}/clip{clip}/f64"]
     kept = GOLDEN["ancestral/kept_steps"]
     np.testing.assert_allclose(states[kept], expected, **LOOP)
@@ -147,7 +133,7 @@ def test_ancestral_sampling_on_a_respaced_chain(case, betas, rule):
     learned = rule == "learned_range"
     model = (pseudo.learned_model if learned else pseudo.eps_model)(betas)
     # OpenAI's loops clip.
-    states = walk(ancestral(rule), model, schedule, clip=True)
+    states = walk(ddpm_update, limited(model, True, rule), schedule)
     np.testing.assert_allclose(states[-1], GOLDEN[f"{name}/final"], **LOOP)
 
 
@@ -156,11 +142,11 @@ def test_ancestral_sampling_on_a_respaced_chain(case, betas, rule):
 @pytest.mark.parametrize("count", [10, 50])
 def test_ddim_is_that_of_guided_diffusion(count, eta, clip):
     schedule = respaced(count, "ddim")
-    states = walk(implicit(True), EPS, schedule, eta=eta, clip=clip == 1)
+    states = walk(ddim_update, limited(EPS, clip), schedule, eta=eta)
     expected = GOLDEN[f"ddim/guided/ddim{count}/eta{eta}/clip{clip}"]
     np.testing.assert_allclose(states[KEPT[count]], expected, **LOOP)
     if eta == 0:
-        states = path(ddim(clip=CLIP if clip else None), EPS, schedule)
+        states = path(ddim(), limited(EPS, clip), schedule)
         np.testing.assert_allclose(states[KEPT[count]], expected, **LOOP)
 
 
@@ -171,7 +157,7 @@ def test_ddim_is_that_of_its_authors(spacing, eta):
     # Their quadratic 50 visits step 0 twice; the second visit moves nothing, and a
     # chain has no step twice.
     schedule = make_schedule(BETAS, timesteps=np.unique(seq))
-    states = walk(implicit(True), EPS, schedule, eta=eta, clip=False)
+    states = walk(ddim_update, limited(EPS, False), schedule, eta=eta)
     kept = KEPT[len(seq)]
     if spacing == "quad50":
         kept = np.array([0, 9, 24, 47, 48])
@@ -184,7 +170,7 @@ def test_ancestral_sampling_with_the_large_variance_is_sigma_hat(spacing):
     """`ddpm_noisy` of the DDIM code: the respaced chain's own betas, x_0 clipped."""
     seq = np.unique(GOLDEN[f"ddim/ermon/{spacing}/seq"])
     schedule = make_schedule(BETAS, timesteps=seq)
-    states = walk(ancestral("fixedlarge"), EPS, schedule, clip=True)
+    states = walk(ddpm_update, limited(EPS, True), schedule)
     expected = GOLDEN[f"ddim/ermon/{spacing}/ddpm_noisy_final"]
     np.testing.assert_allclose(states[-1], expected, **LOOP)
 
@@ -200,7 +186,8 @@ def test_ddim_is_that_of_diffusers(case, eta, clip, rederive):
     schedule = respaced(count, spacing)
     shown = GOLDEN[f"ddim/diffusers/{case}/timesteps"]
     np.testing.assert_array_equal(schedule.timesteps[::-1], shown)
-    states = walk(implicit(rederive == 1), EPS, schedule, eta=eta, clip=clip == 1)
+    denoise = limited(EPS, clip, rederive=rederive == 1)
+    states = walk(ddim_update, denoise, schedule, eta=eta)
     name = f"ddim/diffusers/{case}/eta{eta}/clip{clip}_rederive{rederive}/f32_final"
     np.testing.assert_allclose(states[-1], GOLDEN[name], **FLOAT32)
 
@@ -209,8 +196,8 @@ def test_ddim_is_that_of_diffusers(case, eta, clip, rederive):
 def test_ddim_with_zero_terminal_snr_and_v(count):
     kept = spaced_timesteps(1000, count, spacing="trailing")
     schedule = make_schedule(zero_terminal_snr(BETAS), timesteps=kept)
-    sampler = ddim(predict=transitions.from_v, clip=None)
-    states = path(sampler, pseudo.v_model, schedule)
+    denoise = denoiser(pseudo.v_model, predict=transitions.from_v)
+    states = path(ddim(), denoise, schedule)
     expected = GOLDEN[f"ddim/diffusers/zerosnr_vpred_trailing{count}/f32_traj"]
     np.testing.assert_allclose(states[KEPT[count]], expected, **FLOAT32)
 
@@ -261,7 +248,7 @@ def test_dpm_solver_is_that_of_its_authors(order, grid):
     if f"{stem}/clipx0" in GOLDEN:
         to_zero = GOLDEN[f"{stem}/denoise_to_zero"]
         np.testing.assert_allclose(states[-1], to_zero, **LOOP)
-        states = path(dpm_solver_pp(clip=CLIP, **kept), EPS, schedule)
+        states = path(dpm_solver_pp(**kept), denoiser(EPS, clip=CLIP), schedule)
         np.testing.assert_allclose(states[-2], GOLDEN[f"{stem}/clipx0"], **LOOP)
 
 
@@ -293,10 +280,11 @@ def test_guided_outputs():
 @pytest.mark.parametrize("w", [0.5, 3.0])
 def test_guided_loops(w):
     schedule = respaced(50, "uniform")
-    states = walk(ancestral("fixedsmall"), guided(1 + w), schedule, clip=True)
+    denoise = denoiser(guided(1 + w), variance=transitions.fixed_small, clip=CLIP)
+    states = walk(ddpm_update, denoise, schedule)
     expected = GOLDEN[f"cfg/loop_ancestral50_fixedsmall_clip1/w{w}"]
     np.testing.assert_allclose(states[-1], expected, **LOOP)
-    states = path(ddim(), guided(1 + w), respaced(50, "ddim"))
+    states = path(ddim(), denoise, respaced(50, "ddim"))
     expected = GOLDEN[f"cfg/loop_ddim50_eta0_clip1/w{w}"]
     np.testing.assert_allclose(states[-1], expected, **LOOP)
 
@@ -305,9 +293,8 @@ def test_dpm_solver_under_strong_guidance_with_dynamic_thresholding():
     times = GOLDEN["dpm_solver/official/time_uniform20/timesteps_continuous"]
     positions = np.clip(times[::-1] * 1000 - 1, 0, 999)
     schedule = interpolated_schedule(BETAS, positions)
-    clip = guidance.clip_dynamic(0.995)
-    sampler = dpm_solver_pp(clip=clip, lower_order_final=False)
-    states = path(sampler, guided(4.0), schedule)
+    denoise = denoiser(guided(4.0), clip=guidance.clip_dynamic(0.995))
+    states = path(dpm_solver_pp(lower_order_final=False), denoise, schedule)
     expected = GOLDEN["cfg/dpmpp2m_time_uniform20_cfgscale4_dynthresh"]
     np.testing.assert_allclose(states[:-1], expected[1:], **LOOP)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from ddpm_jax.diffusion.bound import Bound
+from ddpm_jax.diffusion.closures import Closure
+from ddpm_jax.diffusion.denoiser import denoiser
 from ddpm_jax.diffusion.guidance import classifier_free
 from ddpm_jax.diffusion.samplers import (
     Sampler,
@@ -19,12 +20,12 @@ from ddpm_jax.diffusion.samplers import (
     sample_iter,
     unipc,
 )
+from ddpm_jax.diffusion.samplers.base import SampleState
 from ddpm_jax.diffusion.schedules import (
     linear_betas,
     make_schedule,
     spaced_timesteps,
 )
-from ddpm_jax.diffusion.stepping import SampleState
 
 BETAS = linear_betas(1000)
 
@@ -176,9 +177,8 @@ def test_every_step_draws_anew_and_the_last_not_at_all():
     """A network that says x_0 = 0 leaves each step's own noise to be read off."""
     betas = np.full(4, 0.5)
     schedule = make_schedule(betas)
-    sampler = ddpm(clip=lambda x0: 0 * x0)
-    key = jax.random.key(3)
-    chain = sample_iter(key, DENOISE, schedule, (1, 500), sampler=sampler)
+    denoise = denoiser(DENOISE, clip=lambda x0: 0 * x0)
+    chain = sample_iter(jax.random.key(3), denoise, schedule, (1, 500))
     x = [np.asarray(state)[0] for _, state in chain]
     weight = np.asarray(schedule.posterior_mean_coef2)
     noises = [x[k] - weight[3 - k] * x[k - 1] for k in range(1, 4)]
@@ -225,11 +225,14 @@ def test_bound_functions_are_values():
     def scaled(x, *, factor, power):
         return factor * x**power
 
-    one, two = Bound(scaled, factor=2.0, power=3), Bound(scaled, factor=5.0, power=3)
+    one, two = (
+        Closure(scaled, factor=2.0, power=3),
+        Closure(scaled, factor=5.0, power=3),
+    )
     assert one(2.0) == 16.0
     assert jax.tree.leaves(one) == [2.0]
     assert jax.tree.structure(one) == jax.tree.structure(two)
-    other = Bound(scaled, factor=2.0, power=2)
+    other = Closure(scaled, factor=2.0, power=2)
     assert jax.tree.structure(one) != jax.tree.structure(other)
     tripled = jax.tree.map(lambda leaf: 3 * leaf, one)
     assert tripled(2.0) == 48.0

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from ddpm_jax.diffusion.noise import threefry_key
+from .noise import threefry_key
 
 
 class StepSampler(NamedTuple):
@@ -24,14 +25,14 @@ class StepSampler(NamedTuple):
 class LossHistory(NamedTuple):
     """The last losses of every step."""
 
-    losses: jax.Array  # (T, history), a ring for each step
-    counts: jax.Array  # (T,) int32, losses seen so far
+    losses: Array  # (T, history), a ring for each step
+    counts: Array  # (T,) int32, losses seen so far
 
 
 def uniform_steps(num_steps: int) -> StepSampler:
     """t ~ U{0, ..., T-1}, weight 1 (Ho et al. 2020, algorithm 1)."""
 
-    def draw(state: tuple, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def draw(state: tuple, keys: Array) -> tuple[Array, Array]:
         own = threefry_key(keys)
         t = jax.vmap(lambda key: jax.random.randint(key, (), 0, num_steps))(own)
         return t, jnp.ones(t.shape)
@@ -53,14 +54,14 @@ def loss_second_moment(
         empty = jnp.zeros((num_steps, history))
         return LossHistory(empty, jnp.zeros(num_steps, jnp.int32))
 
-    def draw(state: LossHistory, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def draw(state: LossHistory, keys: Array) -> tuple[Array, Array]:
         p = step_probabilities(state, uniform_fraction=uniform_fraction)
         u = jax.vmap(jax.random.uniform)(threefry_key(keys))
         # A sum of float32 may end below 1, and u beyond it.
         t = jnp.minimum(jnp.searchsorted(jnp.cumsum(p), u), num_steps - 1)
         return t, 1 / (num_steps * p[t])
 
-    def update(state: LossHistory, t: jax.Array, losses: jax.Array) -> LossHistory:
+    def update(state: LossHistory, t: Array, losses: Array) -> LossHistory:
         same = t[:, None] == t[None, :]
         nth = jnp.sum(jnp.tril(same, -1), axis=1)  # how many came before at this t
         fits = nth >= jnp.sum(same, axis=1) - history  # later ones would overwrite it
@@ -74,9 +75,7 @@ def loss_second_moment(
     return StepSampler(init, draw, update)
 
 
-def step_probabilities(
-    state: LossHistory, *, uniform_fraction: float = 0.001
-) -> jax.Array:
+def step_probabilities(state: LossHistory, *, uniform_fraction: float = 0.001) -> Array:
     """The probability of each step, (T,), that `loss_second_moment` draws with."""
     num_steps, history = state.losses.shape
     scale = jnp.sqrt(jnp.mean(jnp.square(state.losses), axis=1))

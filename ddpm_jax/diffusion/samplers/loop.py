@@ -1,39 +1,41 @@
 """The loop of every sampler: from x_T to x_0 as one scan, or in chunks for the eyes.
 
 `sample` and `sample_iter` compile on the first call and run compiled code on the next
-ones, for the same functions: give `denoise` as a pytree whose parameters are leaves,
-`jax.tree_util.Partial(apply, params)` or what `guidance.classifier_free` returns, and
-new parameters, scales, keys and schedules of the same length all run the same program.
-A plain function works as well, hashed by identity, its parameters constants of the
-program; a new lambda at every call compiles at every call.
+ones, for the same functions. The arrays anywhere in a denoiser (a module's, those of
+`jax.tree_util.Partial(apply, params)`, of `guidance.classifier_free`) are arguments of
+the program: new parameters, scales, keys and schedules of the same length run the same
+one. A plain function is hashed by identity, the parameters that it closes over being
+constants; a new lambda at every call compiles at every call.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from ddpm_jax.diffusion.ancestral import ddpm
-from ddpm_jax.diffusion.bound import as_pytree
-from ddpm_jax.diffusion.noise import draw_noise, fold_in
-from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.stepping import Denoise, Sampler, floating
+from ..closures import as_closure
+from ..denoiser import Denoiser, Network, as_denoiser
+from ..noise import draw_noise, fold_in
+from ..schedules import Schedule
+from .base import Sampler, Step, floating
+from .ddpm import ddpm
 
 _DDPM = ddpm()
 
 
 def sample(
-    key: jax.Array,
-    denoise: Denoise,
+    key: Array,
+    denoise: Denoiser | Network,
     schedule: Schedule,
     shape: tuple[int, ...],
     *,
     sampler: Sampler = _DDPM,
-    x_init: jax.Array | None = None,
+    x_init: Array | None = None,
     start_index: int | None = None,
-) -> jax.Array:
+) -> Array:
     """x_0 of the given shape, drawn from x_T ~ N(0, I) down the whole chain.
 
     One `lax.scan`, compiled once (see the module) and fit for an outer jit. Consumes
@@ -42,10 +44,9 @@ def sample(
     Args:
         key: one key, or (batch,) keys, one per example: then an image depends on its
             own key and not on the batch that it is drawn in.
-        denoise: (x, t) -> output, of the shape of x, or twice its channels where the
-            variance is learned; t has shape (batch,). What a plain function reads from
-            outside is read once, when it is compiled: give a pytree, or a new function,
-            where that changes.
+        denoise: what `denoiser.denoiser` makes of a network; a network itself, (x, t)
+            -> output, is read as eps, with `fixed_large` and without clipping. What a
+            plain function reads from outside is read once, when it is compiled.
         schedule: the chain to walk, respaced or not.
         shape: (batch, *data).
         x_init: where to start, of that shape, in place of the draw.
@@ -54,27 +55,25 @@ def sample(
 
     Raises:
         ValueError: if x_init has another shape, start_index lies outside the chain, or
-            the sampler cannot work on the schedule.
+            the sampler or the denoiser cannot work on the schedule.
     """
     count = _checked_start(schedule, start_index) + 1
-    denoise, sampler = as_pytree(denoise), Sampler(*map(as_pytree, sampler))
     x = _initial(key, schedule, tuple(shape), x_init)
-    # Outside the compiled loop the schedule is concrete, and init can check it.
-    state = sampler.init(schedule, x)
+    denoise, sampler, state = prepared(denoise, schedule, sampler, x)
     return _walk(key, denoise, schedule, sampler.step, state, count=count)
 
 
 def sample_iter(
-    key: jax.Array,
-    denoise: Denoise,
+    key: Array,
+    denoise: Denoiser | Network,
     schedule: Schedule,
     shape: tuple[int, ...],
     *,
     sampler: Sampler = _DDPM,
-    x_init: jax.Array | None = None,
+    x_init: Array | None = None,
     start_index: int | None = None,
     every: int = 1,
-) -> Iterator[tuple[int, jax.Array]]:
+) -> Iterator[tuple[int, Array]]:
     """Yields (index, x) after each `every` steps of the walk that `sample` makes.
 
     index is that of the step just made, so the last pair is (0, x_0); the numbers are
@@ -84,21 +83,46 @@ def sample_iter(
     if every < 1:
         raise ValueError(f"every must be at least 1 step; got {every}")
     upper = _checked_start(schedule, start_index) + 1
-    denoise, sampler = as_pytree(denoise), Sampler(*map(as_pytree, sampler))
     x = _initial(key, schedule, tuple(shape), x_init)
-    state = sampler.init(schedule, x)
+    denoise, sampler, state = prepared(denoise, schedule, sampler, x)
     return _chunks(key, denoise, schedule, sampler.step, state, upper, every)
 
 
+def prepared(
+    denoise: Denoiser | Network, schedule: Schedule, sampler: Sampler, x: Array
+) -> tuple[Denoiser, Sampler, Any]:
+    """The denoiser, the sampler as pytrees, and its first state, for a compiled loop.
+
+    Raises:
+        ValueError: if one of them is not what it should be, or cannot work on the
+            schedule.
+    """
+    if not isinstance(sampler, Sampler):
+        hint = ": call it" if callable(sampler) else ""
+        raise ValueError(
+            f"sampler must be a Sampler, e.g. samplers.ddim(); got {sampler!r}{hint}"
+        )
+    # Outside the compiled loop the schedule is concrete, and can be checked.
+    denoise, sampler = as_denoiser(denoise), Sampler(*map(as_closure, sampler))
+    denoise.check(schedule)
+    state = sampler.init(schedule, x)
+    if not hasattr(state, "x"):
+        raise ValueError(
+            "a sampler's init must return a pytree whose field x is the current "
+            f"sample; got {type(state).__name__}"
+        )
+    return denoise, sampler, state
+
+
 def _chunks(
-    key: jax.Array,
-    denoise: Denoise,
+    key: Array,
+    denoise: Denoiser,
     schedule: Schedule,
-    step: Callable[..., Any],
+    step: Step,
     state: Any,
     upper: int,
     every: int,
-) -> Iterator[tuple[int, jax.Array]]:
+) -> Iterator[tuple[int, Array]]:
     while upper > 0:
         lower = max(upper - every, 0)
         state = _walk_between(key, denoise, schedule, step, state, upper, lower)
@@ -108,15 +132,15 @@ def _chunks(
 
 @partial(jax.jit, static_argnames="count")
 def _walk(
-    key: jax.Array,
-    denoise: Denoise,
+    key: Array,
+    denoise: Denoiser,
     schedule: Schedule,
-    step: Callable[..., Any],
+    step: Step,
     state: Any,
     *,
     count: int,
-) -> jax.Array:
-    def body(state: Any, i: jax.Array) -> tuple[Any, None]:
+) -> Array:
+    def body(state: Any, i: Array) -> tuple[Any, None]:
         state, _ = step(fold_in(key, i), denoise, schedule, state, i)
         return state, None
 
@@ -126,15 +150,15 @@ def _walk(
 
 @jax.jit
 def _walk_between(
-    key: jax.Array,
-    denoise: Denoise,
+    key: Array,
+    denoise: Denoiser,
     schedule: Schedule,
-    step: Callable[..., Any],
+    step: Step,
     state: Any,
-    upper: jax.Array,
-    lower: jax.Array,
+    upper: Array,
+    lower: Array,
 ) -> Any:
-    def body(done: jax.Array, state: Any) -> Any:
+    def body(done: Array, state: Any) -> Any:
         i = upper - 1 - done
         return step(fold_in(key, i), denoise, schedule, state, i)[0]
 
@@ -142,11 +166,8 @@ def _walk_between(
 
 
 def _initial(
-    key: jax.Array,
-    schedule: Schedule,
-    shape: tuple[int, ...],
-    x_init: jax.Array | None,
-) -> jax.Array:
+    key: Array, schedule: Schedule, shape: tuple[int, ...], x_init: Array | None
+) -> Array:
     if x_init is None:
         like = jax.ShapeDtypeStruct(shape, schedule.betas.dtype)
         return draw_noise(fold_in(key, schedule.num_steps), like)

@@ -17,22 +17,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from ddpm_jax.diffusion.bound import Bound
-from ddpm_jax.diffusion.noise import draw_noise
-from ddpm_jax.diffusion.schedules import Schedule, lookup
-from ddpm_jax.diffusion.stepping import (
-    Denoise,
-    Sampler,
-    SampleState,
-    StepInfo,
-    ask,
-    before,
-    read,
-    start,
-    suits,
-)
-from ddpm_jax.diffusion.transitions import Clip, Predict, from_eps
+from ..closures import Closure
+from ..denoiser import Denoiser
+from ..noise import draw_noise
+from ..schedules import Schedule, lookup
+from .base import Sampler, SampleState, StepInfo, before, suits
 
 
 def heun(
@@ -41,8 +32,6 @@ def heun(
     churn_range: tuple[float, float] = (0.0, math.inf),
     churn_noise: float = 1.0,
     trained_on: Schedule | None = None,
-    predict: Predict = from_eps,
-    clip: Clip | None = None,
 ) -> Sampler:
     """EDM's sampler of order 2, deterministic or, with churn > 0, stochastic.
 
@@ -55,8 +44,6 @@ def heun(
             the network is told the fractional step (float) at which log alpha,
             interpolated in this schedule, reaches it: give the whole schedule of the
             training where the chain is respaced; None interpolates in the chain.
-        predict: what the network's output is: `from_eps`, `from_x0` or `from_v`.
-        clip: limits the predicted x_0.
 
     Raises:
         ValueError: if churn is negative, or, at the start of sampling, if the schedule
@@ -64,63 +51,37 @@ def heun(
     """
     if churn < 0:
         raise ValueError(f"churn must not be negative; got {churn}")
-    step = Bound(
+    step = Closure(
         _step,
         churn=float(churn) if churn > 0 else None,
         churn_range=tuple(map(float, churn_range)),
         churn_noise=float(churn_noise),
         trained_on=trained_on,
-        predict=predict,
-        clip=clip,
     )
-    return Sampler(Bound(_start, predict=predict), step)
+    return Sampler(_start, step)
 
 
 def heun_update(
-    denoise: Denoise,
-    schedule: Schedule,
-    xt: jax.Array,
-    i: jax.Array,
-    level: Schedule,
-    *,
-    predict: Predict = from_eps,
-    clip: Clip | None = None,
-) -> tuple[jax.Array, StepInfo]:
+    schedule: Schedule, xt: Array, i: Array, x0s: tuple[Array, Array], level: Schedule
+) -> Array:
     """x at index i - 1 from x_t, which stands at the single entry of `level`.
 
-    Deterministic: noise, if any, was added in reaching `level` (see `churned`). Asks
-    the network once if i = 0 and else twice, in a loop, so that it is compiled once,
-    and one of fixed length, so that it has a gradient.
+    Deterministic: noise, if any, was added in reaching `level` (see `churned`).
+
+    Args:
+        x0s: the x_0 predicted at x_t, and at the end of Euler's step, which is this
+            update with the first prediction twice.
     """
     sigma = level.sqrt_recipm1_alphas_cumprod[0]
-    sigma_next = before(schedule.sqrt_recipm1_alphas_cumprod, 0.0, i, sigma)
-    r = sigma_next / sigma
+    r = before(schedule.sqrt_recipm1_alphas_cumprod, 0.0, i, sigma) / sigma
     signal = jnp.sqrt(lookup(schedule.alphas_cumprod_prev, i))
     kept = r * signal * level.sqrt_recip_alphas_cumprod[0]
-    # Between the steps, after churn, the network is told floats; then at both ends.
-    step = schedule.timesteps[i - 1].astype(level.timesteps.dtype)
-    end = level_at(sigma_next, step)
-    first = jnp.zeros((), jnp.int32)
-
-    def stage(carry: tuple[jax.Array, jax.Array, jax.Array], k: jax.Array):
-        x, x0, _ = carry
-        here = jax.tree.map(lambda a, b: jnp.where(k == 0, a, b), level, end)
-        output = ask(denoise, here, x, first)
-        said = read(here, x, first, output, predict=predict, clip=clip).x0
-        second = x0 + (said - x0) / (2 * jnp.where(k == 0, 1.0, r))
-        x0 = jnp.where(k == 0, said, second)
-        return kept * xt + signal * (1 - r) * x0, x0, said
-
-    def body(carry, k: jax.Array):
-        ends = (i == 0) & (k == 1)  # Euler's step reaches clean data
-        return jax.lax.cond(ends, lambda c, _: c, stage, carry, k), None
-
-    zeros = jnp.zeros_like(xt)
-    (x, _, said), _ = jax.lax.scan(body, (xt, zeros, zeros), jnp.arange(2))
-    return x, StepInfo(said)
+    # At i = 0, r is 0 and the step is Euler's.
+    x0 = x0s[0] + (x0s[1] - x0s[0]) / (2 * jnp.where(r > 0, r, 1.0))
+    return kept * xt + signal * (1 - r) * x0
 
 
-def level_at(sigma: jax.Array, step: jax.Array) -> Schedule:
+def level_at(sigma: Array, step: Array) -> Schedule:
     """A chain of one entry: the noise level sigma, told as `step`.
 
     Only what `q_sample` and the predictions read is meaningful in it.
@@ -142,15 +103,15 @@ def level_at(sigma: jax.Array, step: jax.Array) -> Schedule:
 
 def churned(
     schedule: Schedule,
-    xt: jax.Array,
-    i: jax.Array,
-    noise: jax.Array,
+    xt: Array,
+    i: Array,
+    noise: Array,
     *,
-    churn: float | jax.Array,
-    churn_range: tuple[float | jax.Array, float | jax.Array] = (0.0, math.inf),
-    churn_noise: float | jax.Array = 1.0,
+    churn: float | Array,
+    churn_range: tuple[float | Array, float | Array] = (0.0, math.inf),
+    churn_noise: float | Array = 1.0,
     trained_on: Schedule | None = None,
-) -> tuple[jax.Array, Schedule]:
+) -> tuple[Array, Schedule]:
     """x_t with noise added (algorithm 2, lines 4-6), and the level where it then is."""
     sigma = lookup(schedule.sqrt_recipm1_alphas_cumprod, i)
     inside = (churn_range[0] <= sigma) & (sigma <= churn_range[1])
@@ -172,11 +133,11 @@ def churned(
     return level.sqrt_alphas_cumprod[0] * y, level
 
 
-def _minus_log_alpha(sigma: jax.Array) -> jax.Array:
+def _minus_log_alpha(sigma: Array) -> Array:
     return 0.5 * jnp.log1p(jnp.square(sigma))  # log(1 + small) would lose its digits
 
 
-def _start(schedule: Schedule, x: jax.Array, *, predict: Predict) -> SampleState:
+def _start(schedule: Schedule, x: Array) -> SampleState:
     table = schedule.alphas_cumprod
     if not isinstance(table, jax.core.Tracer) and np.asarray(table)[-1] == 0:
         raise ValueError(
@@ -184,23 +145,21 @@ def _start(schedule: Schedule, x: jax.Array, *, predict: Predict) -> SampleState
             "respace the chain to end below its last step, or use ddim; got "
             f"alpha_bar = 0 at step {schedule.num_steps - 1}"
         )
-    return start(schedule, x, predict=predict)
+    return SampleState(x)
 
 
 @suits("heun")
 def _step(
-    key: jax.Array,
-    denoise: Denoise,
+    key: Array,
+    denoise: Denoiser,
     schedule: Schedule,
     state: SampleState,
-    i: jax.Array,
+    i: Array,
     *,
-    churn: jax.Array | None,
-    churn_range: tuple[jax.Array, jax.Array],
-    churn_noise: jax.Array,
+    churn: Array | None,
+    churn_range: tuple[Array, Array],
+    churn_noise: Array,
     trained_on: Schedule | None,
-    predict: Predict,
-    clip: Clip | None,
 ) -> tuple[SampleState, StepInfo]:
     if churn is None:
         xt, level = state.x, jax.tree.map(lambda table: table[i][None], schedule)
@@ -215,5 +174,35 @@ def _step(
             churn_noise=churn_noise,
             trained_on=trained_on,
         )
-    x, info = heun_update(denoise, schedule, xt, i, level, predict=predict, clip=clip)
-    return SampleState(x), info
+    x, x0 = _two_stages(denoise, schedule, xt, i, level)
+    return SampleState(x), StepInfo(x0)
+
+
+def _two_stages(
+    denoise: Denoiser, schedule: Schedule, xt: Array, i: Array, level: Schedule
+) -> tuple[Array, Array]:
+    """The step, and the last x_0 predicted; one network call if i = 0 and else two.
+
+    They are asked in a loop, so that the network is compiled once, and in one of fixed
+    length, so that it has a gradient.
+    """
+    sigma_next = before(schedule.sqrt_recipm1_alphas_cumprod, 0.0, i, level.betas[0])
+    # Between the steps, after churn, the network is told floats; then at both ends.
+    step = schedule.timesteps[i - 1].astype(level.timesteps.dtype)
+    end = level_at(sigma_next, step)
+    first = jnp.zeros((), jnp.int32)
+
+    def stage(carry: tuple[Array, Array, Array], k: Array):
+        x, start, _ = carry
+        here = jax.tree.map(lambda a, b: jnp.where(k == 0, a, b), level, end)
+        x0 = denoise(here, x, first).x0
+        start = jnp.where(k == 0, x0, start)
+        return heun_update(schedule, xt, i, (start, x0), level), start, x0
+
+    def body(carry, k: Array):
+        ends = (i == 0) & (k == 1)  # Euler's step reaches clean data
+        return jax.lax.cond(ends, lambda c, _: c, stage, carry, k), None
+
+    zeros = jnp.zeros_like(xt)
+    (x, _, x0), _ = jax.lax.scan(body, (xt, zeros, zeros), jnp.arange(2))
+    return x, x0

@@ -2,39 +2,26 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jax import Array
 
-from ddpm_jax.diffusion.bound import Bound
-from ddpm_jax.diffusion.dpm_solver import dpm_solver_pp_update, final_order
-from ddpm_jax.diffusion.schedules import Schedule, at
-from ddpm_jax.diffusion.stepping import (
-    Denoise,
-    Sampler,
-    StepInfo,
-    ask,
-    check_prediction,
-    read,
-    suits,
-)
-from ddpm_jax.diffusion.transitions import Clip, Predict, from_eps
+from ..closures import Closure
+from ..denoiser import Denoiser
+from ..schedules import Schedule, at
+from .base import Sampler, StepInfo, suits
+from .dpm_solver import dpm_solver_pp_update, final_order
 
 
 class UnipcState(NamedTuple):
     """A predicted sample, and what corrects it once the network has seen it."""
 
-    x: jax.Array
-    base: jax.Array  # the corrected sample at index i + 1
-    past: tuple[jax.Array, ...]  # the x_0 predicted at indices i + 1 and i + 2
-    known: jax.Array  # () int32: how many of them there are
+    x: Array
+    base: Array  # the corrected sample at index i + 1
+    past: tuple[Array, ...]  # the x_0 predicted at indices i + 1 and i + 2
+    known: Array  # () int32: how many of them there are
 
 
-def unipc(
-    *,
-    lower_order_final: bool = True,
-    predict: Predict = from_eps,
-    clip: Clip | None = None,
-) -> Sampler:
+def unipc(*, lower_order_final: bool = True) -> Sampler:
     """UniPC of order 2 on predictions of x_0, with B(h) = exp(h) - 1 ("bh2").
 
     Its predictor is DPM-Solver++(2M); the corrector uses the prediction at the point
@@ -44,21 +31,18 @@ def unipc(
         lower_order_final: lower the order of the step into index 0 to 1, of predictor
             and corrector, as the authors' code does. The step to clean data always has
             order 1.
-        predict: what the network's output is: `from_eps`, `from_x0` or `from_v`.
-        clip: limits the predicted x_0.
     """
-    step = Bound(_step, lower_order_final=lower_order_final, predict=predict, clip=clip)
-    return Sampler(Bound(_start, predict=predict), step)
+    return Sampler(_start, Closure(_step, lower_order_final=lower_order_final))
 
 
 def unipc_correct(
     schedule: Schedule,
-    base: jax.Array,
-    i: jax.Array,
-    x0s: tuple[jax.Array, jax.Array, jax.Array],
+    base: Array,
+    i: Array,
+    x0s: tuple[Array, Array, Array],
     *,
-    order: int | jax.Array = 2,
-) -> jax.Array:
+    order: int | Array = 2,
+) -> Array:
     """x at index i from `base` at index i + 1 and the x_0 predicted at i, i + 1, i + 2.
 
     Args:
@@ -83,38 +67,32 @@ def unipc_correct(
     return sigma / sigma_above * base + signal * gain * x0
 
 
-def _start(schedule: Schedule, x: jax.Array, *, predict: Predict) -> UnipcState:
-    check_prediction(schedule, predict)
+def _start(schedule: Schedule, x: Array) -> UnipcState:
+    del schedule
     zeros = jnp.zeros_like(x)
     return UnipcState(x, x, (zeros, zeros), jnp.zeros((), jnp.int32))
 
 
 @suits("logsnr")
 def _step(
-    key: jax.Array,
-    denoise: Denoise,
+    key: Array,
+    denoise: Denoiser,
     schedule: Schedule,
     state: UnipcState,
-    i: jax.Array,
+    i: Array,
     *,
     lower_order_final: bool,
-    predict: Predict,
-    clip: Clip | None,
 ) -> tuple[UnipcState, StepInfo]:
     del key  # deterministic
-    output = ask(denoise, schedule, state.x, i)
-    x0 = read(schedule, state.x, i, output, predict=predict, clip=clip).x0
+    estimate = denoise(schedule, state.x, i)
     newest, oldest = state.past
+    x0s = (estimate.x0, newest, oldest)
     taken = final_order(i + 1, 2, lower=lower_order_final)  # by the step that led here
-    corrected = unipc_correct(
-        schedule,
-        state.base,
-        i,
-        (x0, newest, oldest),
-        order=jnp.minimum(jnp.minimum(state.known, 2), taken),
-    )
+    order = jnp.minimum(jnp.minimum(state.known, 2), taken)
+    corrected = unipc_correct(schedule, state.base, i, x0s, order=order)
     base = jnp.where(state.known == 0, state.x, corrected)
     ending = final_order(i, 2, lower=lower_order_final)
     order = jnp.minimum(jnp.minimum(2, state.known + 1), ending)
-    x = dpm_solver_pp_update(schedule, base, i, (x0, newest), order=order)
-    return UnipcState(x, base, (x0, newest), state.known + 1), StepInfo(x0)
+    x = dpm_solver_pp_update(schedule, base, i, estimate, past=(newest,), order=order)
+    state = UnipcState(x, base, (estimate.x0, newest), state.known + 1)
+    return state, StepInfo(estimate.x0)

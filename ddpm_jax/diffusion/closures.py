@@ -1,0 +1,104 @@
+"""Functions with values bound to them, as pytrees: what keeps compiled samplers alive.
+
+A closure of Python's is a new function every time it is made: jit compiles it again,
+and what it closes over becomes a constant of the program. A `Closure` is the same
+program as another one where all but their arrays is equal, and its arrays are arguments
+of the program.
+"""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import jax
+import numpy as np
+from jax.tree_util import Partial
+
+_TRACED = (jax.Array, np.ndarray, np.generic, float, complex)
+
+
+@jax.tree_util.register_pytree_node_class
+class Closure:
+    """function(*arguments, **values) as a function of its arguments; a pytree.
+
+    The arrays and floats anywhere in the function and in the values are its leaves,
+    traced under jit. All else (functions, whole numbers, modules that are no pytrees)
+    is part of the program and must be hashable. So any callable pytree is at home here:
+    a module of Equinox or NNX, a dataclass of arrays, a `Partial`, whose numbers are
+    all traced, as jit traces them.
+
+    Raises:
+        ValueError: if the function is not callable, or something in it is neither
+            traced nor hashable.
+    """
+
+    def __init__(self, function: Callable[..., Any], /, **values: Any):
+        if not callable(function):
+            raise ValueError(f"a function was expected; got {function!r}")
+        traced = (Closure, *_TRACED, *([int] if isinstance(function, Partial) else []))
+        leaves, structure = jax.tree.flatten(
+            (function, values), is_leaf=lambda leaf: isinstance(leaf, Closure)
+        )
+        self._children = [leaf for leaf in leaves if isinstance(leaf, traced)]
+        rest = (_HOLE if isinstance(leaf, traced) else leaf for leaf in leaves)
+        self._program = (structure, tuple(map(_checked_hashable, rest)))
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Calls the function with the bound values as keywords."""
+        function, values = self._parts()
+        return function(*arguments, **values)
+
+    def replace(self, **values: Any) -> Self:
+        """The same function with other values for some of its names."""
+        function, bound = self._parts()
+        return type(self)(function, **{**bound, **values})
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What is called."""
+        return self._parts()[0]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What is bound, by name."""
+        return self._parts()[1]
+
+    def __repr__(self) -> str:
+        function, values = self._parts()
+        listed = ", ".join(f"{name}={value!r}" for name, value in values.items())
+        return f"{getattr(function, '__name__', function)}({listed})"
+
+    def tree_flatten(self) -> tuple[list[Any], Any]:
+        """What is traced, and the rest as a hashable value."""
+        return self._children, self._program
+
+    @classmethod
+    def tree_unflatten(cls, program: Any, children: Any) -> Self:
+        """The inverse of `tree_flatten`, whatever the leaves have become."""
+        closure = cls.__new__(cls)
+        closure._children, closure._program = list(children), program
+        return closure
+
+    def _parts(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        structure, rest = self._program
+        children = iter(self._children)
+        leaves = [next(children) if leaf is _HOLE else leaf for leaf in rest]
+        return jax.tree.unflatten(structure, leaves)
+
+
+_HOLE = object()  # stands in a program where a child belongs
+
+
+def as_closure(function: Callable[..., Any]) -> Closure:
+    """The function itself if it is a Closure, else bound to nothing."""
+    return function if isinstance(function, Closure) else Closure(function)
+
+
+def _checked_hashable(leaf: Any) -> Any:
+    try:
+        hash(leaf)
+    except TypeError as error:
+        raise ValueError(
+            "what a function is bound to must be arrays, pytrees of them, or hashable; "
+            f"got {leaf!r}"
+        ) from error
+    return leaf

@@ -1,0 +1,175 @@
+"""The one place where a network's output is read.
+
+What a network predicts is a fact of the model, as its weights are. `denoiser` binds it
+to the network; samplers, likelihood, guidance and editing ask the denoiser for x_0, eps
+and the reverse variance, and know nothing of outputs.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .closures import Closure, as_closure
+from .parametrisations import Predict, Prediction, from_eps, from_x0
+from .schedules import Schedule
+from .variances import Variance, VarianceRule, as_variance, fixed_large
+
+Clip = Callable[[Array], Array]  # x_0 -> x_0 of the same shape
+
+
+class Network(Protocol):
+    """Any callable, of any pytree type (see `closures.Closure`)."""
+
+    def __call__(self, x: Array, t: Array, /) -> Array:
+        """The output for x, (batch, *data), at the steps t, (batch,).
+
+        Of the shape of x, or, for a learned variance, with twice its channels: the last
+        axis holds [mean part, variance part].
+        """
+
+
+class Estimate(NamedTuple):
+    """What a model says at (x_t, t)."""
+
+    x0: Array  # (batch, *data), limited by the clip
+    eps: Array  # (batch, *data)
+    variance: Variance  # of p(x_{t-1} | x_t), broadcasting against the data
+
+
+@jax.tree_util.register_pytree_node_class
+class Denoiser(Closure):
+    """(schedule, x, i) -> Estimate at index i, a scalar, of the schedule; a pytree.
+
+    `denoiser` makes one of a network. `Denoiser(function, **values)` makes one of any
+    function(schedule, x, i, **values) -> Estimate, whose values may be denoisers.
+    """
+
+    def check(self, schedule: Schedule) -> None:
+        """Raises the ValueError of a model that cannot work on a concrete schedule."""
+        # Tried out on one number and not under a trace, where no value is concrete.
+        one = jnp.ones(1, schedule.betas.dtype)
+        for name, value in self.values.items():
+            if isinstance(value, Denoiser):
+                value.check(schedule)
+            elif name == "predict":
+                value(schedule, one, jnp.zeros(1, jnp.int32), one)
+
+
+def denoiser(
+    network: Network,
+    *,
+    predict: Predict = from_eps,
+    variance: VarianceRule = fixed_large,
+    clip: Clip | None = None,
+    rederive: bool = True,
+) -> Denoiser:
+    """A network and how its output is read.
+
+    Args:
+        network: (x, t) -> output. It is told `schedule.timesteps[i]`, one per example.
+        predict: what the mean part is: `from_eps`, `from_x0`, `from_v`, or another
+            `Parametrisation` or function of the same arguments.
+        variance: `fixed_small`, `fixed_large`, `learned`, `learned_range`, or another
+            rule.
+        clip: limits the predicted x_0, e.g. `guidance.clip_static()`; None does not.
+        rederive: after clipping, compute eps again from x_0, as DDPM's and OpenAI's
+            code do; diffusers' DDIM keeps the eps that the network said.
+
+    Raises:
+        ValueError: if one of them is not callable.
+    """
+    if isinstance(network, Denoiser):
+        raise ValueError("a network was expected, (x, t) -> output; got a denoiser")
+    for name, function, example in (
+        ("network", network, "(x, t) -> output"),
+        ("predict", predict, "from_eps, from_x0 or from_v"),
+        ("variance", variance, "fixed_small or fixed_large"),
+        ("clip", clip, "guidance.clip_static()"),
+    ):
+        if not callable(function) and not (name == "clip" and function is None):
+            raise ValueError(
+                f"{name} must be a function, e.g. {example}; got {function!r}"
+            )
+    return Denoiser(
+        _estimate,
+        network=as_closure(network),
+        predict=predict,
+        variance=variance,
+        clip=None if clip is None else as_closure(clip),
+        rederive=bool(rederive),
+    )
+
+
+def as_denoiser(denoise: Denoiser | Network) -> Denoiser:
+    """The denoiser itself; a plain network as `denoiser(network)`."""
+    return denoise if isinstance(denoise, Denoiser) else denoiser(denoise)
+
+
+def read(
+    schedule: Schedule,
+    xt: Array,
+    t: Array,
+    output: Array,
+    *,
+    predict: Predict = from_eps,
+    variance: VarianceRule = fixed_large,
+    clip: Clip | None = None,
+    rederive: bool = True,
+) -> tuple[Prediction, Variance]:
+    """What an output at (x_t, t) says; arguments as for `denoiser`.
+
+    Raises:
+        ValueError: if the output has neither the shape of xt nor twice its channels.
+    """
+    mean_part, values = split_output(output, xt)
+    prediction = predict(schedule, xt, t, mean_part)
+    if clip is not None:
+        prediction = prediction._replace(x0=clip(prediction.x0))
+        if rederive:
+            prediction = from_x0(schedule, xt, t, prediction.x0)
+    return prediction, as_variance(variance(schedule, t, values, xt))
+
+
+def split_output(output: Array, xt: Array) -> tuple[Array, Array | None]:
+    """A network's output as (mean part, variance part or None), by its channels.
+
+    Raises:
+        ValueError: if the last axis is neither that of xt nor twice it.
+    """
+    if output.shape == xt.shape:
+        return output, None
+    if output.shape == (*xt.shape[:-1], 2 * xt.shape[-1]):
+        mean_part, variance_part = jnp.split(output, 2, axis=-1)
+        return mean_part, variance_part
+    raise ValueError(
+        "a network's output must have the shape of x_t, or twice its channels where "
+        f"the variance is learned; got {output.shape} for x_t of shape {xt.shape}"
+    )
+
+
+def _estimate(
+    schedule: Schedule,
+    x: Array,
+    i: Array,
+    *,
+    network: Network,
+    predict: Predict,
+    variance: VarianceRule,
+    clip: Clip | None,
+    rederive: bool,
+) -> Estimate:
+    output = network(x, jnp.full(x.shape[:1], schedule.timesteps[i]))
+    prediction, spread = read(
+        schedule,
+        x,
+        i,
+        output,
+        predict=predict,
+        variance=variance,
+        clip=clip,
+        rederive=rederive,
+    )
+    return Estimate(prediction.x0, prediction.eps, spread)

@@ -1,0 +1,117 @@
+"""Inpainting with a denoiser that was not trained for it (Lugmayr et al. 2022)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .denoiser import Denoiser, Network
+from .noise import draw_noise, fold_in
+from .samplers import Sampler, ddpm
+from .samplers.base import floating
+from .samplers.loop import prepared
+from .schedules import Schedule
+from .transitions import q_sample, q_step
+
+_DDPM = ddpm()
+
+
+def inpaint(
+    key: Array,
+    denoise: Denoiser | Network,
+    schedule: Schedule,
+    image: Array,
+    mask: Array,
+    *,
+    sampler: Sampler = _DDPM,
+    jump: int = 10,
+    resample: int = 10,
+) -> Array:
+    """`image` where the mask is 1, and what the denoiser thinks fits elsewhere.
+
+    RePaint (Lugmayr et al. 2022, algorithm 1): each step down takes the known pixels
+    from the noised image and the others from the sampler; every `jump` steps the chain
+    goes back up by as many and comes down again, `resample` times in all, so that the
+    two parts come to agree. Network calls: about T * resample.
+
+    Consumes `key`, one or (batch,) of them. The sampler starts afresh at every step,
+    so a multistep solver has order 1 here.
+
+    Args:
+        mask: 1 for known and 0 for unknown, of the shape of `image`, or with one
+            channel, or without the batch axis.
+        jump: how many steps the chain goes back up at a time; >= 1.
+        resample: how often each stretch is walked; 1 is plain masking.
+
+    Raises:
+        ValueError: if the mask has another shape, or jump or resample is below 1.
+    """
+    image = floating(schedule, image)
+    mask = _checked_mask(mask, image)
+    if jump < 1 or resample < 1:
+        raise ValueError(
+            f"jump and resample must be at least 1; got {jump} and {resample}"
+        )
+    moves = repaint_moves(schedule.num_steps, jump, resample)
+    denoise, sampler, _ = prepared(denoise, schedule, sampler, image)
+    return _inpaint(key, denoise, schedule, sampler, image, mask, moves)
+
+
+def repaint_moves(num_steps: int, jump: int, resample: int) -> np.ndarray:
+    """The walk of RePaint, (moves, 2): an index, and whether the move there goes up.
+
+    A move down makes the step at the index, a move up noises from it to the next.
+    """
+    moves: list[tuple[int, bool]] = []
+    stretches = [(low, min(low + jump, num_steps)) for low in range(0, num_steps, jump)]
+    for low, high in reversed(stretches):
+        down = [(i, False) for i in range(high - 1, low - 1, -1)]
+        # Up from x_{low - 1} to x_{high - 1}, to walk the stretch again.
+        up = [(i, True) for i in range(low, high)]
+        moves += (down + up) * (resample - 1) + down
+    return np.array(moves, np.int32)
+
+
+@jax.jit
+def _inpaint(
+    key: Array,
+    denoise: Denoiser,
+    schedule: Schedule,
+    sampler: Sampler,
+    image: Array,
+    mask: Array,
+    moves: Array,
+) -> Array:
+    def down(key: Array, x: Array, i: Array) -> Array:
+        state = sampler.init(schedule, x)
+        state, _ = sampler.step(fold_in(key, 0), denoise, schedule, state, i)
+        noise = draw_noise(fold_in(key, 1), image)
+        # Below index 0 lies the clean image.
+        noised = q_sample(schedule, image, jnp.maximum(i - 1, 0), noise)
+        known = jnp.where(i == 0, image, noised)
+        return mask * known + (1 - mask) * state.x
+
+    def up(key: Array, x: Array, i: Array) -> Array:
+        return q_step(schedule, x, i, draw_noise(key, x))
+
+    def body(x: Array, move: Any) -> tuple[Array, None]:
+        place, (i, upward) = move
+        return jax.lax.cond(upward != 0, up, down, fold_in(key, place), x, i), None
+
+    x = draw_noise(fold_in(key, moves.shape[0]), image)
+    x, _ = jax.lax.scan(body, x, (jnp.arange(moves.shape[0]), moves))
+    return x
+
+
+def _checked_mask(mask: Array, image: Array) -> Array:
+    full = (1,) * (image.ndim - mask.ndim) + mask.shape
+    if len(full) != image.ndim or any(
+        size not in (1, wanted) for size, wanted in zip(full, image.shape, strict=True)
+    ):
+        raise ValueError(
+            f"the mask must have the shape of the image, {image.shape}, but for axes "
+            f"of size 1 and the batch; got {mask.shape}"
+        )
+    return jnp.asarray(mask, image.dtype).reshape(full)

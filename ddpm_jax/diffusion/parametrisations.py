@@ -1,0 +1,121 @@
+"""What a network predicts: how its output is read, its target, and its weight.
+
+eps, x_0 and v say the same of x_t = signal x_0 + sigma eps; a model is trained on one
+of them and read as that one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .schedules import Schedule, at
+
+
+class Prediction(NamedTuple):
+    """What a network says about x_t, in its three equivalent forms."""
+
+    x0: Array
+    eps: Array
+    v: Array  # sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0
+
+
+class Predict(Protocol):
+    """Reads an output at (x_t, t); a plain function of these arguments is one."""
+
+    def __call__(
+        self, schedule: Schedule, xt: Array, t: Array, output: Array, /
+    ) -> Prediction:
+        """The prediction, each field of the shape of x_t."""
+
+
+@dataclass(frozen=True, repr=False)
+class Parametrisation:
+    """What an output stands for. Called, it reads: it is a `Predict`."""
+
+    name: str
+    read: Predict
+    # (schedule, x0, t, noise) -> what a perfect network returns for the x_t they make
+    target: Callable[[Schedule, Array, Array, Array], Array]
+    # SNR -> squared error of eps for one of the output; None: weights cannot be used
+    eps_error: Callable[[Array], Array] | None = None
+
+    def __call__(
+        self, schedule: Schedule, xt: Array, t: Array, output: Array, /
+    ) -> Prediction:
+        """The prediction of a network that returned `output` for (x_t, t)."""
+        return self.read(schedule, xt, t, output)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _read_eps(schedule: Schedule, xt: Array, t: Array, output: Array) -> Prediction:
+    check_signal(schedule)
+    ratio = at(schedule.sqrt_recipm1_alphas_cumprod, t, xt)
+    ratio = jnp.where(jnp.isinf(ratio), jnp.nan, ratio)  # a clip would hide infinity
+    x0 = at(schedule.sqrt_recip_alphas_cumprod, t, xt) * xt - ratio * output
+    return Prediction(x0, output, velocity(schedule, x0, t, output))
+
+
+def _read_x0(schedule: Schedule, xt: Array, t: Array, output: Array) -> Prediction:
+    signal = at(schedule.sqrt_alphas_cumprod, t, xt)
+    sigma = at(schedule.sqrt_one_minus_alphas_cumprod, t, xt)
+    eps = (xt - signal * output) / sigma
+    return Prediction(output, eps, velocity(schedule, output, t, eps))
+
+
+def _read_v(schedule: Schedule, xt: Array, t: Array, output: Array) -> Prediction:
+    signal = at(schedule.sqrt_alphas_cumprod, t, xt)
+    sigma = at(schedule.sqrt_one_minus_alphas_cumprod, t, xt)
+    return Prediction(
+        signal * xt - sigma * output, signal * output + sigma * xt, output
+    )
+
+
+def velocity(schedule: Schedule, x0: Array, t: Array, eps: Array) -> Array:
+    """v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0 (Salimans & Ho 2022)."""
+    signal = at(schedule.sqrt_alphas_cumprod, t, x0)
+    sigma = at(schedule.sqrt_one_minus_alphas_cumprod, t, x0)
+    return signal * eps - sigma * x0
+
+
+from_eps = Parametrisation(
+    "from_eps",
+    _read_eps,
+    target=lambda schedule, x0, t, noise: noise,
+    eps_error=jnp.ones_like,
+)
+"""The output is eps, the noise in x_t (Ho et al. 2020, eq. 15).
+
+Zero terminal SNR, where eps leaves x_0 open, is a ValueError where the schedule is
+concrete, and NaN at that step where it is traced.
+"""
+
+from_x0 = Parametrisation(
+    "from_x0",
+    _read_x0,
+    target=lambda schedule, x0, t, noise: x0,
+    eps_error=lambda snr: snr,
+)
+"""The output is x_0."""
+
+from_v = Parametrisation(
+    "from_v", _read_v, target=velocity, eps_error=lambda snr: snr / (1 + snr)
+)
+"""The output is v (Salimans & Ho 2022, section 4)."""
+
+
+def check_signal(schedule: Schedule) -> None:
+    """Raises ValueError if a concrete schedule ends without signal (zero SNR)."""
+    table = schedule.alphas_cumprod
+    if not isinstance(table, jax.core.Tracer) and np.asarray(table)[-1] == 0:
+        raise ValueError(
+            "a network that predicts eps cannot start from zero terminal SNR, where "
+            "eps says nothing of x_0: predict v or x0; got alpha_bar = 0 at step "
+            f"{schedule.num_steps - 1}"
+        )

@@ -1,0 +1,102 @@
+"""Denoising diffusion implicit models (Song, Meng & Ermon 2021)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ..closures import Closure
+from ..denoiser import Denoiser, Estimate, Network, as_denoiser
+from ..schedules import Schedule, at
+from ..transitions import q_sample
+from .base import Sampler, before, floating, memoryless
+
+
+def ddim(*, eta: float | Array = 0.0) -> Sampler:
+    """DDIM: the sampler with the marginals of DDPM and a noise level of one's choice.
+
+    On a respaced schedule it takes the short chain; the last step goes to
+    alpha_bar = 1, the clean data. A learned variance is ignored.
+
+    Args:
+        eta: 0 is deterministic, 1 has the variance of ancestral sampling
+            (`fixed_small`). A number in [0, 1]; may be traced.
+
+    Raises:
+        ValueError: if a concrete eta lies outside [0, 1].
+    """
+    _check_eta(eta)
+    if not isinstance(eta, jax.core.Tracer) and not eta:
+        return memoryless(ddim_update, stochastic=False)
+    update = Closure(ddim_update, eta=jnp.asarray(eta, float))
+    return memoryless(update, stochastic=True)
+
+
+def ddim_update(
+    schedule: Schedule,
+    xt: Array,
+    i: Array,
+    estimate: Estimate,
+    noise: Array | None = None,
+    *,
+    eta: float | Array = 0.0,
+) -> Array:
+    """x at index i - 1 from the estimate at (x_t, index i) (eq. 12).
+
+        x_{i-1} = sqrt(alpha_bar_{i-1}) x_0 + sqrt(1 - alpha_bar_{i-1} - sigma^2) eps
+                  + sigma noise,    sigma = eta sqrt(beta~_i)
+
+    At i = 0 it is x_0. Without a noise, eta must be 0.
+
+    Raises:
+        ValueError: if it is not, or a concrete eta lies outside [0, 1].
+    """
+    _check_eta(eta)
+    if noise is None and (isinstance(eta, jax.core.Tracer) or eta != 0):
+        raise ValueError(f"with eta > 0 there must be a noise; got eta={eta} alone")
+    signal = jnp.sqrt(at(schedule.alphas_cumprod_prev, i, xt))
+    sigma_prev = before(schedule.sqrt_one_minus_alphas_cumprod, 0.0, i, xt)
+    if noise is None:
+        return signal * estimate.x0 + sigma_prev * estimate.eps
+    # 1 - alpha_bar - sigma^2 cancels in float32. It is linear in eta^2, and at eta = 1
+    # it is the share of x_t's noise in the posterior mean: both ends are tables.
+    shared = at(schedule.posterior_mean_coef2, i, xt) * at(
+        schedule.sqrt_one_minus_alphas_cumprod, i, xt
+    )
+    kept = jnp.square(eta * shared) + (1 - jnp.square(eta)) * jnp.square(sigma_prev)
+    sigma = eta * jnp.sqrt(at(schedule.posterior_variance, i, xt))
+    # At i = 0 nothing is kept, and there the root has no slope in eta.
+    kept = jnp.where(kept > 0, jnp.sqrt(jnp.where(kept > 0, kept, 1.0)), 0.0)
+    return signal * estimate.x0 + kept * estimate.eps + sigma * noise
+
+
+def ddim_invert(denoise: Denoiser | Network, schedule: Schedule, x0: Array) -> Array:
+    """The latent x_T from which `ddim()` leads back to x0 (section 4.3).
+
+    The deterministic sampler walked up the chain, each step with the eps of the point
+    that it leaves: exact in the limit of many steps, for a denoiser that does not clip.
+    It asks the network T times, as sampling does; the first time with the image itself,
+    told the first step. Compiled once for the same functions, as `sample` is.
+
+    Raises:
+        ValueError: if the denoiser cannot work on the schedule.
+    """
+    denoise = as_denoiser(denoise)
+    denoise.check(schedule)
+    return _invert(denoise, schedule, floating(schedule, x0))
+
+
+@jax.jit
+def _invert(denoise: Denoiser, schedule: Schedule, x0: Array) -> Array:
+    def body(x: Array, i: Array) -> tuple[Array, None]:
+        # From index i - 1 to i; the clean image counts as index 0 for the network.
+        estimate = denoise(schedule, x, jnp.maximum(i - 1, 0))
+        x0 = jnp.where(i == 0, x, estimate.x0)
+        return q_sample(schedule, x0, i, estimate.eps), None
+
+    return jax.lax.scan(body, x0, jnp.arange(schedule.num_steps))[0]
+
+
+def _check_eta(eta: float | Array) -> None:
+    if not isinstance(eta, jax.core.Tracer) and not 0 <= np.asarray(eta) <= 1:
+        raise ValueError(f"eta must lie in [0, 1]; got {eta}")
