@@ -6,7 +6,7 @@ and the reverse variance, and know nothing of outputs.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +20,9 @@ from .variances import Variance, VarianceRule, as_variance, fixed_large
 Clip = Callable[[Array], Array]  # x_0 -> x_0 of the same shape
 
 
-class Network(Protocol):
-    """Any callable, of any pytree type (see `closures.Closure`)."""
-
-    def __call__(self, x: Array, t: Array, /) -> Array:
-        """The output for x, (batch, *data), at the steps t, (batch,).
-
-        Of the shape of x, or, for a learned variance, with twice its channels: the last
-        axis holds [mean part, variance part].
-        """
+# (x, t) -> output, for x (batch, *data) at the steps t (batch,): of the shape of x, or,
+# for a learned variance, with twice its channels, the last axis [mean, variance part].
+Network = Callable[[Array, Array], Array]
 
 
 class Estimate(NamedTuple):

@@ -1,7 +1,6 @@
 """What stands between a network and a sampler: limits on x_0, and guidance."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +10,8 @@ from jax import Array
 from .closures import Closure, as_closure
 from .denoiser import Clip, Denoiser, split_output
 
-
-class Conditional(Protocol):
-    """A network that is told a label."""
-
-    def __call__(self, x: Array, t: Array, label: Array, /) -> Array:
-        """The output for x, (batch, *data), at the steps t and labels, (batch,)."""
+# (x, t, label) -> output: a network that is told labels of shape (batch,).
+Conditional = Callable[[Array, Array, Array], Array]
 
 
 # A number, (batch,) numbers, or a function from t, of shape (batch,), to either.
@@ -92,9 +87,15 @@ def classifier_free(
             brought back to that of the conditional one, 0 to 1 (Lin et al. 2023, 3.4).
     """
     if isinstance(conditional, Denoiser):
-        how = {"first_step": first_step, "last_step": last_step, "rescale": rescale}
-        network = conditional.values["network"]
-        guided = classifier_free(network, label, null_label, scale, **how)
+        guided = classifier_free(
+            conditional.values["network"],
+            label,
+            null_label,
+            scale,
+            first_step=first_step,
+            last_step=last_step,
+            rescale=rescale,
+        )
         return conditional.replace(network=guided)
     scale = as_closure(scale) if callable(scale) else jnp.asarray(scale, float)
     unscaled = not isinstance(rescale, Array) and rescale == 0

@@ -8,7 +8,6 @@ output what the network returned for (x_t, t): a partial of each is a `Loss`.
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -24,20 +23,8 @@ from .variances import VarianceRule, fixed_large, learned_range
 Weight = Callable[[Schedule, Array], Array]  # (schedule, t) -> shape of t
 
 
-class Loss(Protocol):
-    """What training minimises."""
-
-    def __call__(
-        self,
-        schedule: Schedule,
-        x0: Array,
-        xt: Array,
-        t: Array,
-        noise: Array,
-        output: Array,
-        /,
-    ) -> Array:
-        """The loss of each example, (batch,)."""
+# (schedule, x0, xt, t, noise, output) -> the loss of each example, (batch,)
+Loss = Callable[[Schedule, Array, Array, Array, Array, Array], Array]
 
 
 def simple_loss(

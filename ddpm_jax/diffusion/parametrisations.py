@@ -6,7 +6,7 @@ of them and read as that one.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,8 @@ class Prediction(NamedTuple):
     v: Array  # sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0
 
 
-class Predict(Protocol):
-    """Reads an output at (x_t, t); a plain function of these arguments is one."""
-
-    def __call__(
-        self, schedule: Schedule, xt: Array, t: Array, output: Array, /
-    ) -> Prediction:
-        """The prediction, each field of the shape of x_t."""
+# (schedule, xt, t, output) -> the prediction, each field of the shape of x_t
+Predict = Callable[[Schedule, Array, Array, Array], Prediction]
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,10 +1,10 @@
 """The variance of the reverse process: fixed, or read from the network's second half.
 
-A rule is a function (schedule, t, values, x_t) -> `Variance`, or the log-variance
-alone; `values` is the second half of an output with twice the channels, else None.
+`values` is the second half of an output with twice the channels of x_t, else None.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -19,13 +19,8 @@ class Variance(NamedTuple):
     log_variance: Array
 
 
-class VarianceRule(Protocol):
-    """What p's variance is at (x_t, t)."""
-
-    def __call__(
-        self, schedule: Schedule, t: Array, values: Array | None, like: Array, /
-    ) -> Variance | Array:
-        """The variance, or its logarithm alone, to broadcast against `like`."""
+# (schedule, t, values, x_t) -> the variance, or its logarithm alone
+VarianceRule = Callable[[Schedule, Array, Array | None, Array], Variance | Array]
 
 
 def fixed_small(

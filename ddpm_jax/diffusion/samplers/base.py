@@ -1,7 +1,7 @@
 """What a sampler is, and what the step of every sampler is made of."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -24,13 +24,8 @@ class SampleState(NamedTuple):
     x: Array  # the current sample, (batch, *data)
 
 
-class Step(Protocol):
-    """One step down the chain. Consumes `key`; i counts down the schedule's indices."""
-
-    def __call__(
-        self, key: Array, denoise: Denoiser, schedule: Schedule, state: Any, i: Array, /
-    ) -> tuple[Any, StepInfo]:
-        """The state at index i - 1, of the structure of that at i."""
+# (key, denoise, schedule, state, i) -> the state at index i - 1, of the same structure
+Step = Callable[[Array, Denoiser, Schedule, Any, Array], tuple[Any, StepInfo]]
 
 
 class Sampler(NamedTuple):

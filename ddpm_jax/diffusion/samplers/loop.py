@@ -103,7 +103,8 @@ def prepared(
             f"sampler must be a Sampler, e.g. samplers.ddim(); got {sampler!r}{hint}"
         )
     # Outside the compiled loop the schedule is concrete, and can be checked.
-    denoise, sampler = as_denoiser(denoise), Sampler(*map(as_closure, sampler))
+    denoise = as_denoiser(denoise)
+    sampler = Sampler(as_closure(sampler.init), as_closure(sampler.step))
     denoise.check(schedule)
     state = sampler.init(schedule, x)
     if not hasattr(state, "x"):
