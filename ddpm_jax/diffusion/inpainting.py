@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from .denoiser import Denoiser, Network
-from .noise import draw_noise, fold_in
+from .noise import draw_noise, fold_in, threefry_key
 from .samplers import Sampler, ddpm
 from .samplers.base import floating
 from .samplers.loop import prepared
@@ -56,6 +56,7 @@ def inpaint(
         )
     moves = repaint_moves(schedule.num_steps, jump, resample)
     denoise, sampler, _ = prepared(denoise, schedule, sampler, image)
+    key = threefry_key(key)
     return _inpaint(key, denoise, schedule, sampler, image, mask, moves)
 
 

@@ -9,7 +9,7 @@ from jax import Array
 
 from .denoiser import Denoiser, Network, as_denoiser
 from .losses import bound_term, mean_over_data, prior_bpd
-from .noise import draw_noise, fold_in
+from .noise import draw_noise, fold_in, threefry_key
 from .samplers.base import floating
 from .schedules import Schedule
 from .transitions import p_gaussian, q_sample
@@ -58,7 +58,7 @@ def bits_per_dim(
         low, high = np.min(x0), np.max(x0)
         if not -1 <= low <= high <= 1:
             raise ValueError(f"data must lie in [-1, 1]; got values {low:g}..{high:g}")
-    return _whole_bound(key, denoise, schedule, floating(schedule, x0))
+    return _whole_bound(threefry_key(key), denoise, schedule, floating(schedule, x0))
 
 
 @jax.jit

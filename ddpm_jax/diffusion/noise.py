@@ -13,11 +13,11 @@ from jax import Array
 THREEFRY = "threefry2x32"
 
 
-def threefry_key(key: Array) -> Array:
+def threefry_key(key: Array | int) -> Array:
     """The typed threefry2x32 key, or keys, that a key of any of JAX's generators names.
 
     `jax.random.key(seed)` and an old `jax.random.PRNGKey(seed)` name the same one under
-    every generator, whatever `jax_default_prng_impl` says.
+    every generator, whatever `jax_default_prng_impl` says; a seed itself is one too.
 
     Raises:
         ValueError: if it is a key of none of them.

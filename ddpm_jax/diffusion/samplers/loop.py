@@ -18,7 +18,7 @@ from jax import Array
 
 from ..closures import as_closure
 from ..denoiser import Denoiser, Network, as_denoiser
-from ..noise import draw_noise, fold_in
+from ..noise import draw_noise, fold_in, threefry_key
 from ..schedules import Schedule
 from .base import Sampler, Step, floating
 from .ddpm import ddpm
@@ -42,7 +42,7 @@ def sample(
     `key`: step i draws from fold_in(key, i), x_T from fold_in(key, T).
 
     Args:
-        key: one key, or (batch,) keys, one per example: then an image depends on its
+        key: one key, or a seed, or (batch,) keys, one per example: then an image depends on its
             own key and not on the batch that it is drawn in.
         denoise: what `denoiser.denoiser` makes of a network; a network itself, (x, t)
             -> output, is read as eps, with `fixed_large` and without clipping. What a
@@ -57,6 +57,7 @@ def sample(
         ValueError: if x_init has another shape, start_index lies outside the chain, or
             the sampler or the denoiser cannot work on the schedule.
     """
+    key = threefry_key(key)
     count = _checked_start(schedule, start_index) + 1
     x = _initial(key, schedule, tuple(shape), x_init)
     denoise, sampler, state = prepared(denoise, schedule, sampler, x)
@@ -82,6 +83,7 @@ def sample_iter(
     """
     if every < 1:
         raise ValueError(f"every must be at least 1 step; got {every}")
+    key = threefry_key(key)
     upper = _checked_start(schedule, start_index) + 1
     x = _initial(key, schedule, tuple(shape), x_init)
     denoise, sampler, state = prepared(denoise, schedule, sampler, x)
