@@ -42,8 +42,8 @@ def sample(
     `key`: step i draws from fold_in(key, i), x_T from fold_in(key, T).
 
     Args:
-        key: one key, or a seed, or (batch,) keys, one per example: then an image depends on its
-            own key and not on the batch that it is drawn in.
+        key: one key, or a seed, or (batch,) keys, one per example: then an image
+            depends on its own key and not on the batch that it is drawn in.
         denoise: what `denoiser.denoiser` makes of a network; a network itself, (x, t)
             -> output, is read as eps, with `fixed_large` and without clipping. What a
             plain function reads from outside is read once, when it is compiled.
