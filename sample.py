@@ -5,7 +5,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's log; errors are raised
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -50,12 +50,16 @@ def main(options: Options) -> None:
     model = ddpm_jax.load(
         options.workdir, weights=draw.weights, agree=processes.agree
     ).over_local_devices()
-    sampler = build.make_sampler(
-        model.config.diffusion, draw.sampler, eta=draw.eta, rederive=draw.rederive
-    )
+    if draw.rederive is not None and draw.sampler != "ddim":
+        raise ValueError(
+            f"rederive belongs to the sampler ddim; got {draw.rederive} with "
+            f"{draw.sampler}"
+        )
+    sampler = build.make_sampler(draw.sampler, eta=draw.eta)
     key, steps = jax.random.key(draw.seed), draw.steps or model.schedule.num_steps
-    how = {"sampler": sampler, "every": max(1, steps // drawing.FRAMES)}
-    how |= {x: getattr(draw, x) for x in ("steps", "spacing", "lambda_min", "guidance")}
+    how: dict[str, Any] = {"sampler": sampler, "every": max(1, steps // drawing.FRAMES)}
+    names = ("steps", "spacing", "lambda_min", "guidance", "rederive")
+    how |= {x: getattr(draw, x) for x in names}
 
     def walk(first: int, count: int):
         label = draw.labels(first, count)

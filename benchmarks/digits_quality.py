@@ -19,7 +19,6 @@ import numpy as np
 from measure import write
 
 import ddpm_jax
-from ddpm_jax import build
 from ddpm_jax.data import load_digits
 from ddpm_jax.images import to_uint8
 
@@ -60,14 +59,13 @@ def main() -> None:
     train, test = load_digits("train"), load_digits("test")
     held_out = float(np.median(distances(test.images, train.images).min(1)))
     model = ddpm_jax.load(options.workdir)
-    diffusion = model.config.diffusion
 
     def draw(count: int, name: str, steps: int | None = None, **more) -> np.ndarray:
         label = jnp.arange(count) % 10
         x = model.sample(
             jax.random.key(SEED),
             count,
-            sampler=build.make_sampler(diffusion, name),
+            sampler=name,
             steps=steps,
             label=label,
             **more,

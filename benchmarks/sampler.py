@@ -54,15 +54,16 @@ def main() -> None:
     x = jax.random.normal(jax.random.key(0), shape)
     result = {"config": options.config.stem, "batch_size": size, "steps": steps}
     for dtype in options.dtypes:
-        network = dataclasses.replace(config.network, dtype=dtype)
-        unet = build.make_network(dataclasses.replace(config, network=network))
+        chosen = dataclasses.replace(config.network, dtype=dtype)
+        unet = build.make_network(dataclasses.replace(config, network=chosen))
         params = jax.jit(lambda key, u=unet: build.init_params(key, u, data))(
             jax.random.key(1)
         )
-        denoise = build.denoiser(unet, params)
-        calls, compiled = {"network": lambda d=denoise: bare(d, schedule, x)}, {}
+        network = build.bound_network(unet, params)
+        denoise = build.make_denoiser(config.diffusion, network)
+        calls, compiled = {"network": lambda n=network: bare(n, schedule, x)}, {}
         for name in build.SAMPLERS:
-            sampler = build.make_sampler(config.diffusion, name)
+            sampler = build.make_sampler(name)
             calls[name] = lambda s=sampler, d=denoise: samplers.sample(
                 jax.random.key(2), d, schedule, shape, sampler=s
             )
@@ -71,7 +72,7 @@ def main() -> None:
             jax.block_until_ready(call())
             compiled[name] = time.perf_counter() - began
         times = take_turns(calls, repeats=options.repeats)
-        flops = model_flops(denoise, x, jnp.zeros(size, jnp.int32))
+        flops = model_flops(network, x, jnp.zeros(size, jnp.int32))
         rows = {}
         for name, milliseconds in times.items():
             count = CALLS.get(name, lambda n: n)(steps)

@@ -1,20 +1,30 @@
 """Denoising diffusion probabilistic models in JAX and Flax.
 
-`ddpm_jax.load` opens a trained model; `ddpm_jax.diffusion` is the mathematics, which
-needs jax and numpy alone. Names are imported when they are first used, so that neither
-touches what it does not need.
+`ddpm_jax.train` trains a model and `ddpm_jax.load` opens one; `ddpm_jax.diffusion` is
+the mathematics, which needs jax and numpy alone. Names are imported when they are first
+used, so that none touches what it does not need.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_HOME = {"load": "ddpm_jax.pipeline", "Model": "ddpm_jax.pipeline"}
-__all__ = ["Model", "load"]
+if TYPE_CHECKING:
+    from ddpm_jax.loading import load as load
+    from ddpm_jax.model import Model as Model
+    from ddpm_jax.training.loop import run as train
+
+_HOME = {
+    "Model": ("ddpm_jax.model", "Model"),
+    "load": ("ddpm_jax.loading", "load"),
+    "train": ("ddpm_jax.training.loop", "run"),
+}
+__all__ = ["Model", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
+        module, attribute = _HOME[name]
+        return getattr(importlib.import_module(module), attribute)
     raise AttributeError(f"module 'ddpm_jax' has no attribute {name!r}")
 
 

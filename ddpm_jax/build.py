@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,19 +21,19 @@ from ddpm_jax.config import (
 )
 from ddpm_jax.diffusion import (
     guidance,
+    importance,
     losses,
     samplers,
     schedules,
     solver_spacing,
-    step_sampling,
     transitions,
 )
-from ddpm_jax.diffusion.bound import Bound
-from ddpm_jax.diffusion.noise import fold_in, threefry_key
+from ddpm_jax.diffusion.closures import Closure
+from ddpm_jax.diffusion.denoiser import Clip, Denoiser, denoiser
+from ddpm_jax.diffusion.noise import Key, fold_in, threefry_key
 from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.transitions import Clip
-from ddpm_jax.networks import UNet
+from ddpm_jax.networks import Network, UNet
 from ddpm_jax.networks.presets import IMPROVED_INIT
 
 BETAS: dict[str, Callable] = {
@@ -58,7 +59,13 @@ VARIANCE = {
 }
 INITIALIZERS: dict[str, dict] = {"ddpm": {}, "improved": IMPROVED_INIT}
 WEIGHTS: dict = {"min_snr": losses.min_snr, "p2": losses.p2}
-SAMPLERS = ("ddpm", "ddim", "dpm_solver_pp", "unipc", "heun")
+SAMPLERS: dict[str, Callable[[], Sampler]] = {
+    "ddpm": samplers.ddpm,
+    "ddim": samplers.ddim,
+    "dpm_solver_pp": samplers.dpm_solver_pp,
+    "unipc": samplers.unipc,
+    "heun": samplers.heun,
+}
 SPACINGS = ("uniform", "ddim", "quadratic", "leading", "trailing", "linspace")
 SOLVER_SPACINGS: dict[str, Callable] = {  # positions, also between two steps
     "logsnr": solver_spacing.log_snr_positions,
@@ -174,19 +181,57 @@ def warn_of_signal(config: ScheduleConfig) -> None:
 
 
 def make_network(config: Config) -> UNet:
-    """The U-Net, with twice the image's channels where the variance is learned."""
+    """The U-Net, with twice the image's channels where the variance is learned.
+
+    Raises:
+        ValueError: if the config is of a network that Python gives.
+    """
+    if config.network.own is not None:
+        raise ValueError(
+            f"the network is {config.network.own}, not the U-Net, and must be given: "
+            "ddpm_jax.train(config, workdir, network=...), ddpm_jax.load(workdir, "
+            "network=...)"
+        )
     fields = dataclasses.asdict(config.network)
+    del fields["own"]
     fields["dtype"] = jnp.dtype(fields.pop("dtype"))
     fields |= INITIALIZERS[fields.pop("init")]
-    halves = 2 if config.diffusion.variance.startswith("learned") else 1
     return UNet(
-        out_channels=halves * config.data.channels,
+        out_channels=out_channels(config),
         num_classes=config.data.num_classes,
         **fields,
     )
 
 
-def init_params(key: jax.Array, network: UNet, config: DataConfig) -> Any:
+def out_channels(config: Config) -> int:
+    """Of the network: the images', or twice as many for a learned variance."""
+    halves = 2 if config.diffusion.variance.startswith("learned") else 1
+    return halves * config.data.channels
+
+
+def check_network(network: Network, config: Config) -> None:
+    """Raises ValueError unless a network that Python gives suits the config."""
+    for name in ("init", "apply", "out_channels", "null_label"):
+        if not hasattr(network, name):
+            raise ValueError(
+                f"a network must have {name} (see ddpm_jax.networks.Network); "
+                f"{type(network).__name__} has not"
+            )
+    wanted = out_channels(config)
+    if network.out_channels != wanted:
+        raise ValueError(
+            f"the network must have out_channels={wanted} for {config.data.channels} "
+            f"channels and variance={config.diffusion.variance}; "
+            f"got {network.out_channels}"
+        )
+    if config.diffusion.label_dropout and not network.null_label:
+        raise ValueError(
+            "diffusion.label_dropout needs a network that takes the label "
+            f"{config.data.num_classes} as none; got null_label=False"
+        )
+
+
+def init_params(key: jax.Array, network: Network, config: DataConfig) -> Any:
     """The network's initial parameters, float32. Consumes `key`."""
     x = jnp.zeros((1, config.image_size, config.image_size, config.channels))
     label = None if config.num_classes is None else jnp.zeros((1,), jnp.int32)
@@ -194,45 +239,32 @@ def init_params(key: jax.Array, network: UNet, config: DataConfig) -> Any:
     return network.init(key, x, jnp.zeros((1,), jnp.int32), label)["params"]
 
 
-def make_loss(config: DiffusionConfig) -> Callable:
+def make_loss(config: DiffusionConfig) -> losses.Loss:
     """(schedule, x0, xt, t, noise, output) -> the per-example loss to minimise."""
     predict, variance = PREDICT[config.predict], VARIANCE[config.variance]
     weight = None
     if config.weight != "constant":
         weight = WEIGHTS[config.weight](predict=predict)
 
-    def simple(schedule, x0, xt, t, noise, output):
-        return losses.simple_loss(
-            schedule, x0, t, noise, output, predict=predict, weight=weight
-        )
-
     def vlb(schedule, x0, xt, t, noise, output):
         # T times one term: an estimate of the whole bound in bits per dimension.
         return schedule.num_steps * losses.vlb_term(
-            schedule, x0, xt, t, output, predict=predict, variance=variance
+            schedule, x0, xt, t, noise, output, predict=predict, variance=variance
         )
 
-    def hybrid(schedule, x0, xt, t, noise, output):
-        return losses.hybrid_loss(
-            schedule,
-            x0,
-            xt,
-            t,
-            noise,
-            output,
-            predict=predict,
-            variance=variance,
-            weight=weight,
-        )
-
-    return {"simple": simple, "vlb": vlb, "hybrid": hybrid}[config.loss]
+    simple = partial(losses.simple_loss, predict=predict, weight=weight)
+    hybrid = partial(
+        losses.hybrid_loss, predict=predict, variance=variance, weight=weight
+    )
+    table: dict[str, losses.Loss] = {"simple": simple, "vlb": vlb, "hybrid": hybrid}
+    return table[config.loss]
 
 
-def make_step_sampler(config: DiffusionConfig) -> step_sampling.StepSampler:
+def make_step_sampler(config: DiffusionConfig) -> importance.StepSampler:
     """How training chooses the step of each example."""
     chosen = {
-        "uniform": step_sampling.uniform_steps,
-        "loss_second_moment": step_sampling.loss_second_moment,
+        "uniform": importance.uniform_steps,
+        "loss_second_moment": importance.loss_second_moment,
     }[config.steps]
     return chosen(config.schedule.num_steps)
 
@@ -246,60 +278,68 @@ def make_clip(config: ClipConfig) -> Clip | None:
     return guidance.clip_dynamic(config.percentile, config.max_value)
 
 
-def make_sampler(
-    config: DiffusionConfig,
-    name: str,
-    *,
-    eta: float = 0.0,
-    rederive: bool | None = None,
-) -> Sampler:
-    """The sampler of that name, reading the network as the config says.
-
-    Args:
-        name: one of `SAMPLERS`.
-        eta: of ddim.
-        rederive: of ddim; None is the config's.
+def make_sampler(name: str, *, eta: float = 0.0) -> Sampler:
+    """The sampler of that name.
 
     Raises:
-        ValueError: if there is no such sampler, or it does not take an option.
+        ValueError: if there is no such sampler, or it does not take an eta.
     """
     if name not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}; got {name!r}")
     if eta and name != "ddim":
         raise ValueError(f"eta belongs to the sampler ddim; got {eta} with {name}")
-    if rederive is not None and name != "ddim":
-        raise ValueError(
-            f"rederive belongs to the sampler ddim; got {rederive} with {name}"
-        )
-    common: dict[str, Any] = {
-        "predict": PREDICT[config.predict],
-        "clip": make_clip(config.clip),
-    }
-    if name == "ddpm":
-        return samplers.ddpm(variance=VARIANCE[config.variance], **common)
-    if name == "ddim":
-        rederive = config.rederive if rederive is None else rederive
-        return samplers.ddim(eta=eta, rederive=rederive, **common)
-    if name == "dpm_solver_pp":
-        return samplers.dpm_solver_pp(**common)
-    if name == "unipc":
-        return samplers.unipc(**common)
-    return samplers.heun(**common)
+    return samplers.ddim(eta=eta) if name == "ddim" else SAMPLERS[name]()
 
 
-def denoiser(network: UNet, params: Any, label: jax.Array | None = None) -> Bound:
-    """The network as denoise(x, t), its parameters and labels bound; a pytree."""
-    return Bound(_denoise, network=network, params=params, label=label)
+def make_denoiser(
+    config: DiffusionConfig,
+    network: Callable[..., jax.Array],
+    *,
+    clip: bool = True,
+    rederive: bool | None = None,
+) -> Denoiser:
+    """A network (x, t) -> output, read as the config says.
+
+    Args:
+        clip: False leaves out the config's limit on x0.
+        rederive: whether eps follows a limited x0; None is the config's.
+    """
+    return denoiser(
+        network,
+        predict=PREDICT[config.predict],
+        variance=VARIANCE[config.variance],
+        clip=make_clip(config.clip) if clip else None,
+        rederive=config.rederive if rederive is None else rederive,
+    )
 
 
-def conditional(network: UNet, params: Any) -> Bound:
-    """The network as conditional(x, t, label), its parameters bound; a pytree."""
-    return Bound(_conditional, network=network, params=params)
+def bound_network(
+    network: Network, params: Any, label: jax.Array | None = None
+) -> Closure:
+    """The network as (x, t) -> output, its parameters and labels bound; a pytree.
+
+    Args:
+        label: one for all images or one each; None is none.
+    """
+    return Closure(_labelled, network=conditional(network, params), label=label)
 
 
-def image_keys(key: jax.Array, first: int, count: int) -> jax.Array:
+def conditional(network: Network, params: Any) -> Closure:
+    """The network as (x, t, label) -> output, its parameters bound; a pytree."""
+    return Closure(_apply, network=network, params=params)
+
+
+def image_keys(key: Key, first: int, count: int) -> jax.Array:
     """The keys of images first..first + count - 1: what makes image i itself."""
     return jax.vmap(lambda i: fold_in(key, i))(jnp.arange(first, first + count))
+
+
+def read_images(
+    config: DataConfig, split: str
+) -> "data.ImageArrays | data.ImageSource":
+    """A split, in memory or to stream from, as the config says."""
+    read = load_images if config.resident else open_images
+    return read(config, split)
 
 
 def load_images(config: DataConfig, split: str) -> "data.ImageArrays":
@@ -311,6 +351,7 @@ def load_images(config: DataConfig, split: str) -> "data.ImageArrays":
     Raises:
         ValueError, OSError, ImportError: what the source raises; it names the thing.
     """
+    _check_not_given(config)
     if config.source == "digits":
         return _in_label_order(config, data.load_digits(split))
     if config.source == "folder":
@@ -325,6 +366,7 @@ def load_images(config: DataConfig, split: str) -> "data.ImageArrays":
 
 def open_images(config: DataConfig, split: str) -> "data.ImageSource":
     """A split as a random-access source, to stream from; otherwise as `load_images`."""
+    _check_not_given(config)
     if config.source == "digits":
         raise ValueError(
             "the digits are held on the devices; got data.resident=False with "
@@ -355,9 +397,19 @@ def _in_label_order(config: DataConfig, source: Any) -> Any:
     return source if names is None else data.relabelled(source, names)
 
 
-def _denoise(x, t, *, network: UNet, params: Any, label: jax.Array | None):
+def _check_not_given(config: DataConfig) -> None:
+    if config.source == "given":
+        raise ValueError(
+            "data.source=given is images that Python gives, as in ddpm_jax.train("
+            "config, workdir, data=images); got none"
+        )
+
+
+def _apply(x, t, label=None, *, network: Network, params: Any):
     return network.apply({"params": params}, x, t, label)
 
 
-def _conditional(x, t, label, *, network: UNet, params: Any):
-    return network.apply({"params": params}, x, t, label)
+def _labelled(x, t, *, network: Closure, label: jax.Array | None):
+    if label is not None:
+        label = jnp.broadcast_to(label, x.shape[:1])
+    return network(x, t, label)

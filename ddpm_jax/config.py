@@ -49,7 +49,8 @@ BEFORE: dict[str, Any] = {"optim.ema_warmup": False}
 class DataConfig:
     """Where the images come from."""
 
-    source: Literal["digits", "folder", "tfds"] = "digits"
+    # "given": images that Python gives, ddpm_jax.train(config, workdir, data=images)
+    source: Literal["digits", "folder", "tfds", "given"] = "digits"
     name: str = ""  # the TFDS name, e.g. "cifar10"
     # The image folder; for TFDS its data_dir (None = default). ~ is the user's home
     path: str | None = None
@@ -273,6 +274,9 @@ class NetworkConfig:
     null_label: bool = True  # a row for "no label"; guided diffusion has none
     mid_attention_norm: bool = True  # of the middle's; diffusers can leave it out
     init: Literal["ddpm", "improved"] = "ddpm"  # rules for the initial weights
+    # The name of a network that Python gives in place of the U-Net, which the other
+    # fields describe: ddpm_jax.train(config, workdir, network=...)
+    own: str | None = None
 
     def __post_init__(self):
         check_types("network", self)
@@ -316,6 +320,28 @@ class NetworkConfig:
         halves = min(padding) >= 0 and sum(padding) in (1, 2)
         rule = "two numbers of at least 0 that add up to 1 or 2, to halve an image"
         check("network.downsample_padding", padding, halves, rule)
+
+    def check_fits(self, image_size: int, num_steps: int) -> None:
+        """Raises ValueError unless the U-Net can take such images and steps."""
+        halvings = len(self.multipliers) - 1
+        if image_size % 2**halvings:
+            raise ValueError(
+                f"data.image_size must be divisible by 2^{halvings}, once for each of "
+                f"the network's {halvings} halvings; got {image_size}"
+            )
+        span = self.time_scale * num_steps
+        if not 1e-3 <= span <= 1e7:  # radians of the fastest angle of the embedding
+            raise ValueError(
+                "network.time_scale times schedule.num_steps must lie in 0.001..1e7: "
+                f"else the network cannot tell the steps apart; got {span:g}"
+            )
+        sizes = [image_size // 2**level for level in range(halvings + 1)]
+        for size in self.attention_resolutions:
+            if size not in sizes:
+                raise ValueError(
+                    "network.attention_resolutions must be sizes that the network has, "
+                    f"{', '.join(map(str, sizes))}; got {size}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -415,35 +441,21 @@ class Config:
 
     def __post_init__(self):
         check_types("", self)
-        halvings = len(self.network.multipliers) - 1
-        if self.data.image_size % 2**halvings:
-            raise ValueError(
-                f"data.image_size must be divisible by 2^{halvings}, once for each of "
-                f"the network's {halvings} halvings; got {self.data.image_size}"
+        if self.network.own is None:
+            self.network.check_fits(
+                self.data.image_size, self.diffusion.schedule.num_steps
             )
         if self.diffusion.label_dropout and self.data.num_classes is None:
             raise ValueError(
                 "diffusion.label_dropout needs labels to drop; got "
                 f"{self.diffusion.label_dropout} with data.num_classes=None"
             )
-        if self.diffusion.label_dropout and not self.network.null_label:
+        null_label = self.network.null_label or self.network.own is not None
+        if self.diffusion.label_dropout and not null_label:
             raise ValueError(
                 "diffusion.label_dropout needs a row for no label; got "
                 f"{self.diffusion.label_dropout} with network.null_label=False"
             )
-        span = self.network.time_scale * self.diffusion.schedule.num_steps
-        if not 1e-3 <= span <= 1e7:  # radians of the fastest angle of the embedding
-            raise ValueError(
-                "network.time_scale times schedule.num_steps must lie in 0.001..1e7: "
-                f"else the network cannot tell the steps apart; got {span:g}"
-            )
-        sizes = [self.data.image_size // 2**level for level in range(halvings + 1)]
-        for size in self.network.attention_resolutions:
-            if size not in sizes:
-                raise ValueError(
-                    "network.attention_resolutions must be sizes that the network has, "
-                    f"{', '.join(map(str, sizes))}; got {size}"
-                )
         if self.diffusion.schedule.ends_in_noise and self.sample.sampler == "heun":
             raise ValueError(
                 "sample.sampler=heun cannot start from zero terminal SNR, where its "

@@ -35,7 +35,16 @@ def to_uint8(x: jax.Array | np.ndarray) -> np.ndarray:
 
 
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """(n, h, w, c) uint8 in rows of `columns`, white between; None = nearly square."""
+    """(n, h, w, c) uint8 in rows of `columns`, white between; None = nearly square.
+
+    Raises:
+        ValueError: if the images are of another type or shape.
+    """
+    if images.ndim != 4 or images.dtype != np.uint8:
+        raise ValueError(
+            "a grid is made of (n, h, w, c) uint8: see to_uint8; got "
+            f"{images.dtype} of shape {images.shape}"
+        )
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -73,7 +82,7 @@ def save_png(
         # A name of a folder may be no text: bytes that are not UTF-8.
         info.add_text(name, str(value).encode(errors="backslashreplace").decode())
     with whole_file(path) as file:
-        _as_picture(image, enlarge).save(file, format="PNG", pnginfo=info)
+        to_picture(image, enlarge).save(file, format="PNG", pnginfo=info)
 
 
 def save_gif(
@@ -88,7 +97,7 @@ def save_gif(
     Args:
         seconds: of the moving part; the last frame stays for another 2 seconds.
     """
-    pictures = [_as_picture(frame, enlarge) for frame in frames]
+    pictures = [to_picture(frame, enlarge) for frame in frames]
     each = max(20, round(1000 * seconds / len(pictures)))  # browsers slow down below 20
     with whole_file(path) as file:
         pictures[0].save(
@@ -101,7 +110,20 @@ def save_gif(
         )
 
 
-def _as_picture(image: np.ndarray, enlarge: int | None) -> Image.Image:
+def to_picture(image: np.ndarray, enlarge: int | None = None) -> Image.Image:
+    """One (h, w, c) uint8 image for Pillow, which a notebook displays.
+
+    Args:
+        enlarge: whole factor; None makes small pictures some 500 pixels wide.
+
+    Raises:
+        ValueError: if it is of floats, of another shape, or not grey or RGB.
+    """
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8:
+        raise ValueError(
+            "a picture must be uint8 of shape (h, w, 1) or (h, w, 3), see to_uint8 and "
+            f"grid; got {image.dtype} of shape {image.shape}"
+        )
     factor = enlarge or max(1, round(500 / image.shape[1]))
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     size = (picture.width * factor, picture.height * factor)

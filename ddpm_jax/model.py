@@ -23,8 +23,10 @@ from ddpm_jax.diffusion.closures import Closure
 from ddpm_jax.diffusion.denoiser import Denoiser
 from ddpm_jax.diffusion.guidance import Scale, classifier_free
 from ddpm_jax.diffusion.likelihood import BitsPerDim, bits_per_dim
+from ddpm_jax.diffusion.noise import Key
 from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.export import export_sampler
 from ddpm_jax.images import grid, to_picture, to_uint8
 from ddpm_jax.mesh import BATCH_AXES, make_mesh
 from ddpm_jax.networks import Network
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Label = int | str | Sequence[int | str] | np.ndarray | jax.Array | None
-Key = jax.Array | int  # a key, or the seed of one
 
 
 @jax.tree_util.register_dataclass
@@ -50,9 +51,9 @@ class Model:
         lambda_min: where that function cuts the chain.
         label: of every image, or one each; None draws without labels. A number, or the
             name of a class where the run keeps names.
-        guidance: scale of classifier-free guidance, or one for each image, or a function
-            of the step; None (or 1) is the conditional model, larger follows the label
-            more closely.
+        guidance: scale of classifier-free guidance, or one for each image, or a
+            function of the step; None (or 1) is the conditional model, larger follows
+            the label more closely.
 
     What cannot work (a label that is no class, more steps than the chain has, guidance
     of a model that has never gone without its label, ...) is a ValueError at the call.
@@ -85,7 +86,7 @@ class Model:
         clip: bool = True,
         rederive: bool | None = None,
     ) -> Denoiser:
-        """The model as samplers, likelihood and editing ask it, read as its config says.
+        """The model as samplers, likelihood and editing ask it, as its config says.
 
         Args:
             num: how many images there will be, to hold labels and scales against.
@@ -124,8 +125,11 @@ class Model:
                 looks (a terminal, a notebook). There is none under jit.
         """
         denoise = self.denoiser(label, guidance, num=num)
-        sampler, schedule = self._walk(sampler, steps, spacing, lambda_min)
-        keys, shape = self._divide(build.image_keys(key, 0, num)), (num, *self.image_shape)
+        sampler, schedule = self.walk(sampler, steps, spacing, lambda_min)
+        keys, shape = (
+            self._divide(build.image_keys(key, 0, num)),
+            (num, *self.image_shape),
+        )
         if progress is None:
             progress = sys.stderr.isatty() or "ipykernel" in sys.modules
         if not progress or _is_traced((keys, denoise, schedule)):
@@ -162,14 +166,22 @@ class Model:
             rederive: as for `denoiser`.
         """
         denoise = self.denoiser(label, guidance, num=num, rederive=rederive)
-        sampler, schedule = self._walk(sampler, steps, spacing, lambda_min)
-        keys, shape = self._divide(build.image_keys(key, first, num)), (num, *self.image_shape)
+        sampler, schedule = self.walk(sampler, steps, spacing, lambda_min)
+        keys, shape = (
+            self._divide(build.image_keys(key, first, num)),
+            (num, *self.image_shape),
+        )
         return samplers.sample_iter(
             keys, denoise, schedule, shape, sampler=sampler, every=every
         )
 
     def bits_per_dim(
-        self, key: Key, images: jax.Array, *, steps: int | None = None, label: Label = None
+        self,
+        key: Key,
+        images: jax.Array,
+        *,
+        steps: int | None = None,
+        label: Label = None,
     ) -> BitsPerDim:
         """The bound on the likelihood of `images`, (num, h, w, c), 8-bit in [-1, 1].
 
@@ -177,7 +189,7 @@ class Model:
         estimate does not depend on the batch.
         """
         keys = build.image_keys(key, 0, len(images))
-        schedule = self._walk(None, steps, None, None)[1]
+        schedule = self.walk(steps=steps)[1]
         denoise = self.denoiser(label, num=len(images))
         return bits_per_dim(keys, denoise, schedule, images)
 
@@ -200,7 +212,7 @@ class Model:
                 left of the images.
         """
         num = len(images)
-        sampler, schedule = self._walk(sampler, steps, spacing, None)
+        sampler, schedule = self.walk(sampler, steps, spacing)
         return editing.image_to_image(
             build.image_keys(key, 0, num),
             self.denoiser(label, guidance, num=num),
@@ -229,7 +241,7 @@ class Model:
         As `diffusion.editing.inpaint`, which says what mask, jump and resample are.
         """
         num = len(images)
-        sampler, schedule = self._walk(sampler, steps, spacing, None)
+        sampler, schedule = self.walk(sampler, steps, spacing)
         return editing.inpaint(
             build.image_keys(key, 0, num),
             self.denoiser(label, guidance, num=num),
@@ -261,7 +273,7 @@ class Model:
             weights: (count,) shares of the second image.
             start: how much of the chain is walked, in (0, 1].
         """
-        sampler, schedule = self._walk(sampler, steps, spacing, None)
+        sampler, schedule = self.walk(sampler, steps, spacing)
         return editing.interpolate(
             key,
             self.denoiser(label, guidance, num=len(weights)),
@@ -282,7 +294,7 @@ class Model:
         label: Label = None,
     ) -> jax.Array:
         """The latents x_T from which DDIM without clipping leads back to `images`."""
-        schedule = self._walk("ddim", steps, spacing, None)[1]
+        schedule = self.walk("ddim", steps, spacing)[1]
         denoise = self.denoiser(label, num=len(images), clip=False)
         return samplers.ddim_invert(denoise, schedule, images)
 
@@ -319,12 +331,12 @@ class Model:
             keys, NamedSharding(place.mesh, PartitionSpec(BATCH_AXES))
         )
 
-    def _walk(
+    def walk(
         self,
-        sampler: Sampler | str | None,
-        steps: int | None,
-        spacing: str | None,
-        lambda_min: float | None,
+        sampler: Sampler | str | None = None,
+        steps: int | None = None,
+        spacing: str | None = None,
+        lambda_min: float | None = None,
     ) -> tuple[Sampler, Schedule]:
         """The sampler, and the chain that it walks."""
         build.check_spacing(steps, spacing, lambda_min)
@@ -362,7 +374,9 @@ class Model:
                 "trained with diffusion.label_dropout > 0; got 0"
             )
         conditional = build.conditional(self.network, self.params)
-        return classifier_free(conditional, label, classes, _checked_scale(guidance, num))
+        return classifier_free(
+            conditional, label, classes, _checked_scale(guidance, num)
+        )
 
     def _checked_label(self, label: Label, num: int | None) -> jax.Array | None:
         data = self.config.data
@@ -396,9 +410,7 @@ class Model:
         return f"<table>{''.join(rows)}</table>"
 
 
-def checked_label(
-    label: Any, classes: int | None, num: int | None
-) -> jax.Array | None:
+def checked_label(label: Any, classes: int | None, num: int | None) -> jax.Array | None:
     """The labels of `num` images, () or (num,) int32, or None.
 
     Raises:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddpm_jax import build, pipeline
+from ddpm_jax import build, loading
 from ddpm_jax.command import read_config
 from ddpm_jax.evaluation import likelihood
 from ddpm_jax.ownership import claimed
@@ -35,7 +35,7 @@ def run(tmp_path_factory):
 
 
 def test_the_bound_does_not_depend_on_the_batch(run):
-    model = pipeline.load(run)
+    model = loading.load(run)
     data = build.load_images(model.config.data, "test")
     data = dataclasses.replace(data, images=data.images[:19], labels=data.labels[:19])
     a, b = (

@@ -28,7 +28,7 @@ from ddpm_jax.figures import (
 )
 from ddpm_jax.figures.gallery import gallery
 from ddpm_jax.figures.subject import Subject, pick
-from ddpm_jax.pipeline import Model
+from ddpm_jax.model import Model
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -99,8 +99,7 @@ def test_the_forward_chain_keeps_its_share_of_the_image(subject, tmp_path):
 def test_the_sampling_figure_shows_what_sample_draws(subject, tmp_path):
     model = subject.model
     key = build.image_keys(subject.key, 0, 2)
-    denoise = build.denoiser(model.network, model.params, jnp.array([1, 2]))
-    sampler = build.make_sampler(model.config.diffusion, "ddpm")
+    denoise, sampler = model.denoiser([1, 2]), build.make_sampler("ddpm")
     shape, shown = (2, 8, 8, 1), [19, 11, 4, 0]
     walked = sampling.walk(key, denoise, model.schedule, sampler, shape, shown)
     drawn = sample(key, denoise, model.schedule, shape, sampler=sampler)

@@ -11,7 +11,7 @@ from jax import Array
 from .denoiser import Denoiser, Network
 from .inpainting import inpaint as inpaint
 from .inpainting import repaint_moves as repaint_moves
-from .noise import draw_noise, fold_in, threefry_key
+from .noise import Key, draw_noise, fold_in, threefry_key
 from .samplers import Sampler, ddim, ddim_invert, ddpm, sample
 from .samplers.base import floating
 from .schedules import Schedule
@@ -21,7 +21,7 @@ _DDPM = ddpm()
 
 
 def image_to_image(
-    key: Array,
+    key: Key,
     denoise: Denoiser | Network,
     schedule: Schedule,
     image: Array,
@@ -51,7 +51,7 @@ def image_to_image(
 
 
 def interpolate(
-    key: Array,
+    key: Key,
     denoise: Denoiser | Network,
     schedule: Schedule,
     first: Array,

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from .denoiser import Denoiser, Network
-from .noise import draw_noise, fold_in, threefry_key
+from .noise import Key, draw_noise, fold_in, threefry_key
 from .samplers import Sampler, ddpm
 from .samplers.base import floating
 from .samplers.loop import prepared
@@ -19,7 +19,7 @@ _DDPM = ddpm()
 
 
 def inpaint(
-    key: Array,
+    key: Key,
     denoise: Denoiser | Network,
     schedule: Schedule,
     image: Array,

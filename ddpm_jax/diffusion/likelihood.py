@@ -9,7 +9,7 @@ from jax import Array
 
 from .denoiser import Denoiser, Network, as_denoiser
 from .losses import bound_term, mean_over_data, prior_bpd
-from .noise import draw_noise, fold_in, threefry_key
+from .noise import Key, draw_noise, fold_in, threefry_key
 from .samplers.base import floating
 from .schedules import Schedule
 from .transitions import p_gaussian, q_sample
@@ -34,7 +34,7 @@ class StepTerms(NamedTuple):
 
 
 def bits_per_dim(
-    key: Array, denoise: Denoiser | Network, schedule: Schedule, x0: Array
+    key: Key, denoise: Denoiser | Network, schedule: Schedule, x0: Array
 ) -> BitsPerDim:
     """An estimate, unbiased over the noise, of the bound on -log2 p(x_0) / dim (eq. 5).
 

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax import Array
 
 THREEFRY = "threefry2x32"
+Key = Array | int  # a key, or (batch,) of them, or the seed of a key
 
 
-def threefry_key(key: Array | int) -> Array:
+def threefry_key(key: Key) -> Array:
     """The typed threefry2x32 key, or keys, that a key of any of JAX's generators names.
 
     `jax.random.key(seed)` and an old `jax.random.PRNGKey(seed)` name the same one under
@@ -44,7 +45,7 @@ def threefry_key(key: Array | int) -> Array:
     return jnp.where(jnp.all(first == second, axis=-1), typed, mixed)
 
 
-def draw_noise(key: Array, like: Array | jax.ShapeDtypeStruct) -> Array:
+def draw_noise(key: Key, like: Array | jax.ShapeDtypeStruct) -> Array:
     """Standard normal noise of the shape and dtype of `like`. Consumes `key`.
 
     Args:
@@ -65,7 +66,7 @@ def draw_noise(key: Array, like: Array | jax.ShapeDtypeStruct) -> Array:
     return jax.vmap(lambda each: jax.random.normal(each, own, like.dtype))(key)
 
 
-def fold_in(key: Array, data: jax.typing.ArrayLike) -> Array:
+def fold_in(key: Key, data: jax.typing.ArrayLike) -> Array:
     """`jax.random.fold_in` for one key or an array of them, all with the same data."""
     key = threefry_key(key)
     if key.ndim == 0:

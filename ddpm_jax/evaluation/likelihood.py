@@ -31,11 +31,12 @@ from ddpm_jax.diffusion.likelihood import BitsPerDim, bits_per_dim
 from ddpm_jax.diffusion.noise import fold_in
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.files import whole_file
+from ddpm_jax.loading import load
+from ddpm_jax.mesh import BATCH_AXES, make_mesh
+from ddpm_jax.model import Model
 from ddpm_jax.ownership import claimed
-from ddpm_jax.pipeline import Model, load
 from ddpm_jax.progress import Progress, watched
 from ddpm_jax.streams import outlive_readers
-from ddpm_jax.training.parallel import BATCH_AXES, make_mesh
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,6 @@ def evaluate(
     Image i has noise of its own, so the result depends neither on the batch size nor on
     them. A class-conditional model is given the labels.
     """
-    diffusion = model.config.diffusion
     mesh = make_mesh(jax.local_devices())
     divided = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
     whole = NamedSharding(mesh, PartitionSpec())
@@ -83,14 +83,8 @@ def evaluate(
 
     @jax.jit
     def bound(model: Model, schedule: Schedule, keys, images, labels) -> BitsPerDim:
-        return bits_per_dim(
-            keys,
-            build.denoiser(model.network, model.params, labels),
-            schedule,
-            to_float(images),
-            predict=build.PREDICT[diffusion.predict],
-            variance=build.VARIANCE[diffusion.variance],
-        )
+        denoise = model.denoiser(labels)
+        return bits_per_dim(keys, denoise, schedule, to_float(images))
 
     process, count = jax.process_index(), jax.process_count()
     devices = jax.local_device_count()

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import build
 from ddpm_jax.figures.gallery import gallery
 from ddpm_jax.figures.subject import Subject, class_names
 from ddpm_jax.images import to_uint8
@@ -29,13 +28,12 @@ def draw(subject: Subject) -> "Figure":
     if classes is None:
         raise ValueError("guidance needs a class-conditional model; this run has none")
     labels = [(subject.seed + 2 + 3 * i) % classes for i in range(ROWS)]
-    sampler = build.make_sampler(model.config.diffusion, "ddim")
     columns = []
     for scale in SCALES:
         x = model.sample(
             subject.key,
             ROWS,
-            sampler=sampler,
+            sampler="ddim",
             steps=min(STEPS, model.schedule.num_steps),
             label=jnp.asarray(labels),
             guidance=scale,

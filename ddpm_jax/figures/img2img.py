@@ -4,10 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ddpm_jax import build
-from ddpm_jax.diffusion.editing import image_to_image
 from ddpm_jax.figures.gallery import gallery
-from ddpm_jax.figures.subject import Subject, free_denoiser, pick, real
+from ddpm_jax.figures.subject import Subject, check_free, pick, real
 from ddpm_jax.images import to_uint8
 
 if TYPE_CHECKING:
@@ -24,24 +22,12 @@ def draw(subject: Subject) -> "Figure":
         ValueError: if the model has never been trained without labels.
     """
     model = subject.model
-    config = model.config.diffusion
-    denoise = free_denoiser(model)
-    schedule = model.schedule
+    check_free(model)
     images = real(pick(subject, ROWS))
-    keys = build.image_keys(subject.key, 0, ROWS)
     columns, names = [images], ["real"]
     for depth in DEPTHS:
-        index = round(depth * schedule.num_steps)
-        x = image_to_image(
-            keys,
-            denoise,
-            schedule,
-            images,
-            start_index=index,
-            sampler=build.make_sampler(config, "ddpm"),
-        )
-        columns.append(x)
-        names.append(str(index))
+        columns.append(model.image_to_image(subject.key, images, start=depth))
+        names.append(str(round(depth * model.schedule.num_steps) - 1))
     return gallery(
         to_uint8(np.stack(columns, axis=1)),
         columns=names,

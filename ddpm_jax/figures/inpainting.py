@@ -2,15 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import build
-from ddpm_jax.diffusion.editing import inpaint
 from ddpm_jax.figures import style
 from ddpm_jax.figures.gallery import gallery
-from ddpm_jax.figures.subject import Subject, free_denoiser, pick, real
+from ddpm_jax.figures.subject import Subject, check_free, pick, real
 from ddpm_jax.images import to_uint8
 
 if TYPE_CHECKING:
@@ -27,7 +24,7 @@ def draw(subject: Subject) -> "Figure":
         ValueError: if the model has never been trained without labels.
     """
     model = subject.model
-    config = model.config.diffusion
+    check_free(model)
     height, width, _ = subject.train.image_shape
     masks = kept_parts(height, width)
     images = real(pick(subject, len(masks)))
@@ -35,14 +32,7 @@ def draw(subject: Subject) -> "Figure":
     shown = (len(masks), COMPLETIONS, *images.shape[1:])
     many = jnp.broadcast_to(images[:, None], shown).reshape(-1, *images.shape[1:])
     mask = jnp.repeat(jnp.asarray(np.stack(list(masks.values()))), COMPLETIONS, axis=0)
-    x = inpaint(
-        jax.random.split(subject.key, len(many)),
-        free_denoiser(model),
-        build.make_schedule(config.schedule, steps=steps),
-        many,
-        mask,
-        sampler=build.make_sampler(config, "ddpm"),
-    )
+    x = model.inpaint(subject.key, many, mask, steps=steps)
     completed = to_uint8(np.asarray(x)).reshape(shown)
     cells = []
     for image, kept, row in zip(

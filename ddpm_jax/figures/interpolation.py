@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import build
-from ddpm_jax.diffusion.editing import interpolate, interpolate_latents
+from ddpm_jax.diffusion.editing import interpolate_latents
 from ddpm_jax.figures.gallery import gallery
-from ddpm_jax.figures.subject import Subject, free_denoiser, pick, real
+from ddpm_jax.figures.subject import Subject, check_free, pick, real
 from ddpm_jax.images import to_uint8
 
 if TYPE_CHECKING:
@@ -26,28 +25,18 @@ def draw(subject: Subject) -> "Figure":
         ValueError: if the model has never been trained without labels.
     """
     model = subject.model
-    config, schedule = model.config.diffusion, model.schedule
-    denoise = free_denoiser(model)
+    check_free(model)
     first, second = real(pick(subject, 2))
     weights = jnp.asarray(list(WEIGHTS.values()), float)
     drawn, names = [], []
     for depth in DEPTHS:
-        index = round(depth * schedule.num_steps)
-        x = interpolate(
-            subject.key,
-            denoise,
-            schedule,
-            first,
-            second,
-            weights,
-            start_index=index,
-            sampler=build.make_sampler(config, "ddpm"),
-        )
+        index = round(depth * model.schedule.num_steps) - 1
+        x = model.interpolate(subject.key, first, second, weights, start=depth)
         drawn.append(x)
         names.append(f"Ho et al.,\nmixed at $t$ = {index}")
-    predict = build.PREDICT[config.predict]
-    x = interpolate_latents(denoise, schedule, first, second, weights, predict=predict)
-    drawn.append(x)
+    # A clip cannot be walked up again.
+    denoise = model.denoiser(clip=False)
+    drawn.append(interpolate_latents(denoise, model.schedule, first, second, weights))
     names.append("DDIM,\nmixed latents")
     cells = [to_uint8(np.stack([first, *x, second])) for x in drawn]
     return gallery(

@@ -1,13 +1,15 @@
 """The sampling loop: x_t, and what the network takes x_0 to be at that step."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import build
+from ddpm_jax.diffusion.closures import as_closure
+from ddpm_jax.diffusion.denoiser import Denoiser
 from ddpm_jax.diffusion.noise import draw_noise, fold_in
 from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Schedule
@@ -34,9 +36,9 @@ def draw(subject: Subject) -> "Figure":
     shown = shown_indices(model.schedule.num_steps)
     walked = walk(
         build.image_keys(subject.key, 0, IMAGES),
-        build.denoiser(model.network, model.params, labels),
+        model.denoiser(labels, num=IMAGES),
         model.schedule,
-        build.make_sampler(model.config.diffusion, "ddpm"),
+        build.make_sampler("ddpm"),
         (IMAGES, *subject.train.image_shape),
         shown,
     )
@@ -60,7 +62,7 @@ def shown_indices(num_steps: int) -> list[int]:
 
 def walk(
     key: jax.Array,
-    denoise: Any,
+    denoise: Denoiser,
     schedule: Schedule,
     sampler: Sampler,
     shape: tuple[int, ...],
@@ -74,7 +76,7 @@ def walk(
     like = jax.ShapeDtypeStruct(shape, schedule.betas.dtype)
     x = draw_noise(fold_in(key, schedule.num_steps), like)
     state, upper, walked = sampler.init(schedule, x), schedule.num_steps, []
-    down = partial(_down, key, denoise, schedule, sampler.step)
+    down = partial(_down, key, denoise, schedule, as_closure(sampler.step))
     for index in shown:
         state, _ = down(state, upper, index + 1)
         x = state.x

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import build
-from ddpm_jax.diffusion.samplers import sample
 from ddpm_jax.figures import style
 from ddpm_jax.figures.subject import Subject
 from ddpm_jax.images import to_uint8
@@ -91,19 +89,10 @@ def curve(subject: Subject, name: str) -> list[tuple[int, float]]:
 def drawn(subject: Subject, name: str, steps: int) -> np.ndarray:
     """`subject.num` samples, uint8, with the labels in turn where there are labels."""
     model, labels = subject.model, None
-    sampler = build.make_sampler(model.config.diffusion, name)
     classes = model.config.data.num_classes
     if classes is not None:
         labels = jnp.arange(subject.num) % classes
-    x = sample(
-        build.image_keys(subject.key, 0, subject.num),
-        build.denoiser(model.network, model.params, labels),
-        build.make_schedule(
-            model.config.diffusion.schedule, steps=steps, sampler=sampler
-        ),
-        (subject.num, *subject.train.image_shape),
-        sampler=sampler,
-    )
+    x = model.sample(subject.key, subject.num, sampler=name, steps=steps, label=labels)
     return to_uint8(np.asarray(x))
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from ddpm_jax import build
 from ddpm_jax.data import ImageArrays, to_float
-from ddpm_jax.diffusion.bound import Bound
 from ddpm_jax.diffusion.noise import threefry_key
-from ddpm_jax.pipeline import Model, load
+from ddpm_jax.loading import load
+from ddpm_jax.model import Model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,11 +75,11 @@ def real(images: ImageArrays) -> jax.Array:
     return to_float(jnp.asarray(images.images))
 
 
-def free_denoiser(model: Model) -> Bound:
-    """The network without labels, for images whose class is left open.
+def check_free(model: Model) -> None:
+    """Holds that the model draws without labels, as for images of an unknown class.
 
     Raises:
-        ValueError: if the model has labels and has never been trained without them.
+        ValueError: if it has labels and has never been trained without them.
     """
     config = model.config
     if config.data.num_classes is not None and not config.diffusion.label_dropout:
@@ -87,7 +87,6 @@ def free_denoiser(model: Model) -> Bound:
             "the figure needs a model that has learned to do without a label: one "
             "trained with diffusion.label_dropout > 0; got 0"
         )
-    return build.denoiser(model.network, model.params)
 
 
 def class_names(subject: Subject, labels: list[int]) -> list[str]:

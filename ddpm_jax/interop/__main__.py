@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import tyro
 
-from ddpm_jax import build, pipeline
+from ddpm_jax import build, loading
 from ddpm_jax.command import Path, one_line_errors, parse_call, prepare_jax
 from ddpm_jax.config import to_dict
 from ddpm_jax.interop.facts import GUESSED, Facts, Hints, overriding
@@ -95,17 +95,13 @@ def export_weights(
             f"stablehlo; got them with {format}"
         )
     build.check_spacing(steps, spacing, lambda_min)
-    model = pipeline.load(workdir, step=step)
+    model = loading.load(workdir, step=step)
     if format == "diffusers":
         save_diffusers(dst, model.config, model.params, step=model.step)
     elif format == "stablehlo":
-        from ddpm_jax.interop import exported  # the other formats need less
-
-        chosen = build.make_sampler(model.config.diffusion, sampler, eta=eta)
-        exported.export_sampler(
-            model,
+        model.export(
             dst,
-            sampler=chosen,
+            sampler=build.make_sampler(sampler, eta=eta),
             steps=steps,
             spacing=spacing,
             lambda_min=lambda_min,

@@ -1,5 +1,6 @@
 """The examples of every update, whichever way the data reach the devices."""
 
+import dataclasses
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
@@ -22,20 +23,58 @@ class Feed(NamedTuple):
     batches: Callable[[int, int, int], Generator[Chosen | Batch]]
 
 
-def read_source(config: DataConfig, load: Callable, open_source: Callable) -> Any:
+def as_source(data: Any) -> Any:
+    """Images that Python gives, as a source.
+
+    Args:
+        data: an `ImageArrays`; a random-access source (`data.ImageSource`); uint8
+            images (n, h, w, c); or a pair of them and of whole labels (n,), 0 and up.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if isinstance(data, ImageArrays) or hasattr(data, "image_shape"):
+        return data
+    images, labels = data if isinstance(data, tuple) else (data, None)
+    if labels is None:
+        return ImageArrays(images=np.asarray(images))
+    labels = np.asarray(labels)
+    if not np.issubdtype(labels.dtype, np.integer) or not labels.size:
+        raise ValueError(f"labels must be whole numbers; got {labels.dtype}")
+    names = tuple(map(str, range(int(labels.max()) + 1)))
+    return ImageArrays(
+        images=np.asarray(images), labels=labels.astype(np.int32), label_names=names
+    )
+
+
+def given_kind(config: DataConfig, source: Any) -> DataConfig:
+    """The config of images that Python gives: their size, and how they are held."""
+    height, width, channels = source.image_shape
+    if height != width:
+        raise ValueError(f"images must be square; got {height} x {width}")
+    return dataclasses.replace(
+        config,
+        source="given",
+        image_size=height,
+        channels=channels,
+        resident=isinstance(source, ImageArrays),
+    )
+
+
+def read_source(config: DataConfig, read: Callable, given: Any = None) -> Any:
     """The images of a config's training split, in memory or one by one.
 
     Labels are in the order of `config.class_names`; where that is None, a folder's are
     in the natural order of their names.
 
     Args:
-        load: () -> ImageArrays, where the set is held on the devices.
-        open_source: () -> a random-access source, where it is streamed.
+        read: (config, split) -> the images that the config names.
+        given: images of Python's in place of them.
 
     Raises:
         ValueError: if the images or labels are not of the kind that the config says.
     """
-    source = load() if config.resident else open_source()
+    source = read(config, config.split) if given is None else given
     check_images(config, source.name, source.image_shape, source.label_names)
     if config.source == "folder" and config.class_names is None:
         return relabelled(source, natural_order(source.label_names))

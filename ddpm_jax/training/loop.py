@@ -11,7 +11,6 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import build, processes
@@ -25,12 +24,20 @@ from ddpm_jax.config import (
 )
 from ddpm_jax.data.labels import listed, relabelled
 from ddpm_jax.data.sources import check_files
-from ddpm_jax.diffusion import samplers
 from ddpm_jax.files import whole_file
 from ddpm_jax.images import grid, save_png, to_uint8
+from ddpm_jax.model import Model
+from ddpm_jax.networks import Network
 from ddpm_jax.ownership import claimed
 from ddpm_jax.training import checkpoints, parallel
-from ddpm_jax.training.feed import describe, kept_class_names, make_feed, read_source
+from ddpm_jax.training.feed import (
+    as_source,
+    describe,
+    given_kind,
+    kept_class_names,
+    make_feed,
+    read_source,
+)
 from ddpm_jax.training.memory import check_fits
 from ddpm_jax.training.report import Report, finite_mean
 from ddpm_jax.training.setup import cautions, make_update
@@ -50,11 +57,25 @@ class Outcome(NamedTuple):
     stopped_by: signal.Signals | None  # None = the run is complete
 
 
-def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
+def run(
+    config: Config,
+    workdir: pathlib.Path | str,
+    *,
+    data: Any = None,
+    network: Network | None = None,
+) -> Outcome:
     """Trains as `config` says, from the newest checkpoint in `workdir` if there is one.
 
     Leaves in the workdir: config.json, metrics.jsonl, checkpoints/ and samples/. Every
     process of a run calls it; the main one writes all but the checkpoints.
+
+    Args:
+        data: images of one's own, in place of those that the config names: uint8
+            (n, h, w, c); a pair of them and of labels (n,), whole numbers from 0 on,
+            which are read where `config.data.num_classes` says so; or any source of
+            `ddpm_jax.data`. Their size is put into the config.
+        network: a network of one's own, in place of the config's U-Net; `load` needs
+            the same.
 
     Raises:
         ValueError: if the workdir holds a run of another model, a checkpoint cannot be
@@ -63,23 +84,28 @@ def run(config: Config, workdir: pathlib.Path | str) -> Outcome:
         OSError: if the workdir cannot be written, or another run is using it.
     """
     workdir = pathlib.Path(workdir)
+    if network is not None:
+        own = dataclasses.replace(config.network, own=type(network).__qualname__)
+        config = dataclasses.replace(config, network=own)
+    if data is not None:
+        data = as_source(data)
+        config = dataclasses.replace(config, data=given_kind(config.data, data))
+    if network is None:
+        network = build.make_network(config)
+    else:
+        build.check_network(network, config)
     with claimed(workdir, "workdir"):
-        return _run(_as_begun(config, workdir), workdir)
+        return _run(_as_begun(config, workdir), workdir, data, network)
 
 
-def _run(config: Config, workdir: pathlib.Path) -> Outcome:
+def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> Outcome:
     """The run itself, in a workdir that is its own."""
     # What is trained: images, network, objective, optimiser.
     train = config.train
     source = processes.main_first(
-        "data",
-        lambda: read_source(
-            config.data,
-            lambda: build.load_images(config.data, config.data.split),
-            lambda: build.open_images(config.data, config.data.split),
-        ),
+        "data", lambda: read_source(config.data, build.read_images, data)
     )
-    train_step, initial_state = make_update(config)
+    train_step, initial_state = make_update(config, network)
 
     # Where it is trained.
     abstract_state = jax.eval_shape(initial_state)
@@ -91,7 +117,7 @@ def _run(config: Config, workdir: pathlib.Path) -> Outcome:
         mesh = parallel.make_mesh(fsdp=train.fsdp)
         by_hand = train.accumulate > 1 and train.fsdp == 1
         runner = parallel.jit_runner(train_step, mesh, abstract_state, by_hand=by_hand)
-    draw = _grid_drawer(config)
+    draw = _grid_drawer(config, network)
 
     main = processes.is_main()
     if main:
@@ -324,25 +350,19 @@ def _write_config(config: Config, workdir: pathlib.Path) -> list[str]:
     return said
 
 
-def _grid_drawer(config: Config) -> Callable[[Any], np.ndarray]:
+def _grid_drawer(config: Config, network: Network) -> Callable[[Any], np.ndarray]:
     """From averaged weights to the run's picture: always the same noise and labels."""
-    sample, network = config.sample, build.make_network(config)
-    sampler = build.make_sampler(config.diffusion, sample.sampler)
-    schedule = build.make_schedule(
-        config.diffusion.schedule, steps=sample.steps, sampler=sampler
-    )
+    sample, schedule = config.sample, build.make_schedule(config.diffusion.schedule)
     columns = int(np.ceil(np.sqrt(sample.num)))
-    label = None
+    how: dict[str, Any] = {"sampler": sample.sampler, "steps": sample.steps}
     if config.data.num_classes is not None:
-        label = jnp.arange(sample.num) % columns % config.data.num_classes
+        how["label"] = np.arange(sample.num) % columns % config.data.num_classes
 
-    size, channels = config.data.image_size, config.data.channels
-    shape = (sample.num, size, size, channels)
-    keys = build.image_keys(jax.random.key(0), 0, sample.num)
-
-    def draw(params):
-        denoise = build.denoiser(network, params, label)
-        x = samplers.sample(keys, denoise, schedule, shape, sampler=sampler)
+    def draw(params: Any) -> np.ndarray:
+        model = Model(
+            params=params, schedule=schedule, config=config, network=network, step=0
+        )
+        x = model.sample(0, sample.num, progress=False, **how)
         return grid(to_uint8(x), columns)
 
     return draw

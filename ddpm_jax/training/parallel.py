@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddpm_jax.data.batches import gather
+from ddpm_jax.mesh import BATCH_AXES as BATCH_AXES
+from ddpm_jax.mesh import make_mesh as make_mesh
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import Array, Batch, Metrics
 
-BATCH_AXES = ("data", "fsdp")  # the batch is divided over both axes of the mesh
 SPLIT_SIZE = 2**16  # leaves with fewer elements stay whole under fsdp
 
 
@@ -47,25 +48,6 @@ class Runner(NamedTuple):
     to_saved: Callable[[TrainState], TrainState]  # from the run's state
     from_saved: Callable[[TrainState], TrainState]  # to the run's state
     program: Any  # the jitted or pmapped (state, data, batch) -> ..., to be inspected
-
-
-def make_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
-    """The ('data', 'fsdp') mesh over all devices, with automatic axes.
-
-    Raises:
-        ValueError: if fsdp does not divide the number of devices.
-    """
-    devices = jax.devices() if devices is None else devices
-    if len(devices) % fsdp:
-        raise ValueError(
-            f"train.fsdp must divide the number of devices, {len(devices)}; got {fsdp}"
-        )
-    return jax.make_mesh(
-        (len(devices) // fsdp, fsdp),
-        BATCH_AXES,
-        axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=devices,
-    )
 
 
 def check_divisible(batch_size: int, accumulate: int, devices: int) -> None:

@@ -9,6 +9,7 @@ import jax
 from ddpm_jax import build
 from ddpm_jax.config import Config
 from ddpm_jax.diffusion.noise import threefry_key
+from ddpm_jax.networks import Network
 from ddpm_jax.training.state import TrainState, adam, init_state
 from ddpm_jax.training.step import make_train_step
 
@@ -42,10 +43,16 @@ def cautions(config: Config) -> list[str]:
     return said
 
 
-def make_update(config: Config) -> tuple[Callable, Callable[[], TrainState]]:
-    """(the pure train step, the function that makes its first state), not jitted."""
+def make_update(
+    config: Config, network: Network | None = None
+) -> tuple[Callable, Callable[[], TrainState]]:
+    """(the pure train step, the function that makes its first state), not jitted.
+
+    Args:
+        network: None is the U-Net of the config.
+    """
     build.warn_of_signal(config.diffusion.schedule)  # once trained, it is too late
-    network = build.make_network(config)
+    network = build.make_network(config) if network is None else network
     step_sampler = build.make_step_sampler(config.diffusion)
     optim = dataclasses.asdict(config.optim)
     average = {name: optim.pop(name) for name in ("ema_decay", "ema_warmup")}

@@ -14,9 +14,10 @@ import numpy as np
 import optax
 
 from ddpm_jax.data.batches import random_flip, to_float
+from ddpm_jax.diffusion.importance import StepSampler
+from ddpm_jax.diffusion.losses import Loss
 from ddpm_jax.diffusion.noise import fold_in
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.step_sampling import StepSampler
 from ddpm_jax.diffusion.transitions import q_sample
 from ddpm_jax.training.state import TrainState
 
@@ -46,8 +47,6 @@ class ExampleKeys(NamedTuple):
 
 
 Apply = Callable[..., Any]  # flax.linen.Module.apply of the network
-# (schedule, x0, xt, t, noise, output) -> per-example loss, shape (b,)
-Loss = Callable[..., jax.Array]
 
 
 def example_keys(key: jax.Array, place: Array) -> ExampleKeys:

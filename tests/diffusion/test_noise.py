@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from ddpm_jax.diffusion import samplers, schedules
+from ddpm_jax.diffusion.importance import loss_second_moment, uniform_steps
 from ddpm_jax.diffusion.noise import draw_noise, fold_in, threefry_key
-from ddpm_jax.diffusion.step_sampling import loss_second_moment, uniform_steps
 
 GENERATORS = ("threefry2x32", "rbg", "unsafe_rbg")
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from ddpm_jax.diffusion import editing, losses, samplers, schedules, transitions
+from ddpm_jax.diffusion.denoiser import denoiser
 from ddpm_jax.diffusion.guidance import classifier_free, clip_dynamic, clip_static
+from ddpm_jax.diffusion.importance import loss_second_moment, uniform_steps
 from ddpm_jax.diffusion.likelihood import bits_per_dim
 from ddpm_jax.diffusion.solver_spacing import interpolated_schedule
-from ddpm_jax.diffusion.step_sampling import loss_second_moment, uniform_steps
 
 BETAS = schedules.linear_betas(6, start=0.1, end=0.4)
 SCHEDULE = schedules.make_schedule(BETAS)
@@ -17,9 +18,8 @@ BETWEEN = interpolated_schedule(BETAS, np.array([0.5, 2.25, 5.0]))
 SHAPE = (2, 2, 2, 1)
 IMAGES = np.linspace(-0.9, 0.9, 8, dtype=np.float32).reshape(SHAPE)
 SAMPLERS = {
-    "ddpm": samplers.ddpm(clip=clip_static()),
-    "ddpm small": samplers.ddpm(variance=transitions.fixed_small),
-    "ddim": samplers.ddim(eta=0.5, clip=clip_dynamic()),
+    "ddpm": samplers.ddpm(),
+    "ddim": samplers.ddim(eta=0.5),
     "1": samplers.dpm_solver_pp(order=1),
     "2M": samplers.dpm_solver_pp(),
     "3M": samplers.dpm_solver_pp(order=3),
@@ -48,19 +48,19 @@ def learned(x, t):
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("schedule", [SCHEDULE, BETWEEN])
 def test_samplers(name, schedule):
-    how = {"sampler": SAMPLERS[name]}
-    x = samplers.sample(jax.random.key(0), denoise, schedule, SHAPE, **how)
-    assert x.dtype == jnp.float32 and np.all(np.isfinite(x))
+    for clip in (None, clip_static(), clip_dynamic()):
+        read = denoiser(denoise, clip=clip)
+        how = {"sampler": SAMPLERS[name]}
+        x = samplers.sample(jax.random.key(0), read, schedule, SHAPE, **how)
+        assert x.dtype == jnp.float32 and np.all(np.isfinite(x))
 
 
 def test_a_learned_variance_and_guidance():
-    sampler = samplers.ddpm(variance=transitions.learned_range)
     label = jnp.zeros(2, jnp.int32)
     guided = classifier_free(lambda x, t, label: learned(x, t), label, 1, 2.0)
     for network in (learned, guided):
-        x = samplers.sample(
-            jax.random.key(0), network, SCHEDULE, SHAPE, sampler=sampler
-        )
+        read = denoiser(network, variance=transitions.learned_range)
+        x = samplers.sample(jax.random.key(0), read, SCHEDULE, SHAPE)
         assert np.all(np.isfinite(x))
     samplers.ddim_invert(denoise, SCHEDULE, IMAGES)
 
@@ -70,13 +70,14 @@ def test_losses(name):
     predict = getattr(transitions, name)
     t, noise = jnp.array([0, 5], jnp.int32), jnp.full(SHAPE, 0.3)
     xt = transitions.q_sample(SCHEDULE, IMAGES, t, noise)
-    common = (SCHEDULE, IMAGES, xt, t)
+    common = (SCHEDULE, IMAGES, xt, t, noise)
     for weight in (None, losses.min_snr(predict=predict), losses.p2(predict=predict)):
         how = {"predict": predict, "weight": weight}
-        losses.simple_loss(SCHEDULE, IMAGES, t, noise, 0.1 * xt, **how)
-        losses.hybrid_loss(*common, noise, learned(xt, t), **how)
+        losses.simple_loss(*common, 0.1 * xt, **how)
+        losses.hybrid_loss(*common, learned(xt, t), **how)
     losses.vlb_term(*common, 0.1 * xt, predict=predict)
-    bound = bits_per_dim(jax.random.key(0), denoise, SCHEDULE, IMAGES, predict=predict)
+    read = denoiser(denoise, predict=predict)
+    bound = bits_per_dim(jax.random.key(0), read, SCHEDULE, IMAGES)
     assert np.all(np.isfinite(bound.total))
     transitions.q_step(SCHEDULE, xt, t, noise)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ddpm_jax.diffusion.ddim import ddim_update
 from flax.traverse_util import unflatten_dict
 
 import ddpm_jax
@@ -23,8 +24,7 @@ from ddpm_jax.config import (
     ScheduleConfig,
 )
 from ddpm_jax.diffusion import samplers
-from ddpm_jax.diffusion.ancestral import ddpm_update
-from ddpm_jax.diffusion.ddim import ddim_update
+from ddpm_jax.diffusion.samplers import ddpm_update
 from ddpm_jax.interop import load
 from ddpm_jax.interop.read import read_model
 from ddpm_jax.interop.save import save_diffusers
@@ -204,24 +204,19 @@ def test_ancestral_sampling_walks_the_same_path(config, steps, exported):
     )
     theirs = pipeline.scheduler
     theirs.set_timesteps(steps)
-    rule = {
-        "predict": build.PREDICT[config.diffusion.predict],
-        "variance": build.VARIANCE[config.diffusion.variance],
-        "clip": build.make_clip(config.diffusion.clip),
-    }
-    update = jax.jit(functools.partial(ddpm_update, **rule))
+    denoise = build.make_denoiser(config.diffusion, ours)
+    update = jax.jit(ddpm_update)
     noises, drawn = (torch.Generator().manual_seed(0) for _ in range(2))
     x = jnp.asarray(normal(2))
     y = nchw(x)
     for i, t in zip(range(steps)[::-1], theirs.timesteps.tolist(), strict=True):
         assert t == schedule.timesteps[i]
-        output = ours(x, jnp.full(2, t))
         noise = (
             nhwc(torch.randn(y.shape, generator=noises))
             if i
             else np.zeros(SHAPE, np.float32)
         )
-        x, _ = update(schedule, x, i, output, noise)
+        x = update(schedule, x, i, denoise(schedule, x, i), noise)
         output = ask(pipeline.unet, nhwc(y), t)
         y = theirs.step(output, t, y, generator=drawn).prev_sample
         scale = max(1, float(y.abs().max()))
@@ -243,19 +238,15 @@ def test_ddim_walks_the_same_path(steps, eta, rederive, config, exported):
     schedule = build.make_schedule(
         config.diffusion.schedule, steps=steps, spacing="leading"
     )
-    rule = {
-        "predict": build.PREDICT[config.diffusion.predict],
-        "clip": build.make_clip(config.diffusion.clip),
-    }
-    update = jax.jit(functools.partial(ddim_update, eta=eta, rederive=rederive, **rule))
+    denoise = build.make_denoiser(config.diffusion, ours, rederive=rederive)
+    update = jax.jit(functools.partial(ddim_update, eta=eta))
     theirs = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
     theirs.set_timesteps(steps)
     x = jnp.asarray(normal(2))
     y = nchw(x)
     for i, t in zip(range(steps)[::-1], theirs.timesteps.tolist(), strict=True):
         noise = normal(100 + i)
-        output = ours(x, jnp.full(2, t))
-        x, _ = update(schedule, x, i, output, noise)
+        x = update(schedule, x, i, denoise(schedule, x, i), noise)
         given = {"variance_noise": nchw(noise)} if eta else {}
         output = ask(pipeline.unet, nhwc(y), t)
         y = theirs.step(
@@ -289,14 +280,11 @@ def test_ddim_of_its_model_draws_what_its_pipeline_draws(tmp_path):
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(tmp_path / "theirs")
     model = ddpm_jax.load(tmp_path / "theirs")
-    sampler = build.make_sampler(model.config.diffusion, "ddim")
-    schedule = build.make_schedule(
-        model.config.diffusion.schedule, steps=5, spacing="trailing"
-    )
+    sampler, schedule = model.walk("ddim", 5, "trailing")
     latent = torch.randn(SHAPE_NCHW, generator=torch.Generator().manual_seed(0))
     found = samplers.sample(
         jax.random.key(0),
-        build.denoiser(model.network, model.params),
+        model.denoiser(),
         schedule,
         SHAPE,
         sampler=sampler,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax import build
+from ddpm_jax import build, export
 from ddpm_jax.config import (
     Config,
     DataConfig,
@@ -18,9 +18,8 @@ from ddpm_jax.config import (
     ScheduleConfig,
 )
 from ddpm_jax.diffusion.samplers import ddim, unipc
-from ddpm_jax.interop import exported
-from ddpm_jax.interop.exported import export_sampler
-from ddpm_jax.pipeline import Model
+from ddpm_jax.export import export_sampler
+from ddpm_jax.model import Model
 
 SCHEDULE = ScheduleConfig(kind="linear", num_steps=8, end=0.4)
 
@@ -197,7 +196,7 @@ def test_a_refused_export_leaves_the_old_file(tmp_path):
 def test_weights_too_large_for_a_file_are_refused_at_once(tmp_path, monkeypatch):
     model = make_model()
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
-    monkeypatch.setattr(exported, "MOST_BYTES", held - 1)
+    monkeypatch.setattr(export, "MOST_BYTES", held - 1)
     monkeypatch.delattr(jax.export, "export")  # before anything is traced
     with pytest.raises(ValueError, match=f"at most .*got {held:,}"):
         export_sampler(model, tmp_path / "sampler.jax")

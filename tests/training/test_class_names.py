@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_jax import build, pipeline
+from ddpm_jax import build, loading
 from ddpm_jax.command import read_config
 from ddpm_jax.config import DataConfig, from_dict
 from ddpm_jax.data import FolderSource
@@ -64,7 +64,7 @@ def test_a_run_keeps_its_names_and_refuses_others(tmp_path, capsys):
     assert "3 classes (1, 2, 10)" in capsys.readouterr().out
     assert stored_data(workdir, 1).class_names == ("1", "2", "10")
 
-    model = pipeline.load(workdir)
+    model = loading.load(workdir)
     key = jax.random.key(0)
     by_name = model.sample(key, 3, steps=2, label=["10", "1", "2"])
     by_number = model.sample(key, 3, steps=2, label=[2, 0, 1])

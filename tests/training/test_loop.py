@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_jax import build, pipeline
+from ddpm_jax import build, loading
 from ddpm_jax.command import read_config
 from ddpm_jax.config import ClipConfig, to_dict
 from ddpm_jax.ownership import claimed
@@ -103,7 +103,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(finished, tmp_path):
 
 
 def test_sampling_needs_no_optimiser_and_ignores_the_batch(finished):
-    model = pipeline.load(finished)
+    model = loading.load(finished)
     assert model.step == 4
     key = jax.random.key(3)
     whole = model.sample(key, 4, label=1, steps=5)
@@ -269,12 +269,12 @@ def test_a_config_json_that_was_edited_is_not_lost_in_silence(tmp_path, capsys, 
 
 def test_raw_weights_are_those_of_the_last_update(finished):
     state, ema = saved_parts(finished, 4)
-    raw, averaged = (pipeline.load(finished, weights=x).params for x in ("raw", "ema"))
+    raw, averaged = (loading.load(finished, weights=x).params for x in ("raw", "ema"))
     jax.tree.map(np.testing.assert_array_equal, raw, state["params"])
     jax.tree.map(np.testing.assert_array_equal, averaged, ema)
     assert not np.array_equal(jax.tree.leaves(raw)[0], jax.tree.leaves(averaged)[0])
     with pytest.raises(ValueError, match="weights must be 'ema' or 'raw'; got 'both'"):
-        pipeline.load(finished, weights="both")
+        loading.load(finished, weights="both")
 
 
 def test_raw_weights_that_are_damaged_are_not_read(finished, tmp_path):
@@ -282,8 +282,8 @@ def test_raw_weights_that_are_damaged_are_not_read(finished, tmp_path):
     damaged = next((tmp_path / "run" / "checkpoints" / "4" / "state").rglob("d/*"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.warns(UserWarning, match="step 2 is read in its place"):
-        assert pipeline.load(tmp_path / "run", weights="raw").step == 2
-    assert pipeline.load(tmp_path / "run").step == 4
+        assert loading.load(tmp_path / "run", weights="raw").step == 2
+    assert loading.load(tmp_path / "run").step == 4
 
 
 def test_a_network_beyond_the_memory_is_refused_before_it_is_built(
@@ -398,7 +398,7 @@ def test_a_damaged_checkpoint_is_said_and_the_run_goes_on(tmp_path, capsys):
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.warns(UserWarning, match="step 2 is read in its place"):
         (tmp_path / "checkpoints" / "4" / "ema" / "_METADATA").write_text("{}")
-        assert pipeline.load(tmp_path).step == 2
+        assert loading.load(tmp_path).step == 2
     capsys.readouterr()
     loop.run(config(), tmp_path)
     said = capsys.readouterr().out

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddpm_jax.diffusion.importance import loss_second_moment, uniform_steps
 from ddpm_jax.diffusion.losses import simple_loss
 from ddpm_jax.diffusion.schedules import linear_betas, make_schedule
-from ddpm_jax.diffusion.step_sampling import loss_second_moment, uniform_steps
 from ddpm_jax.training import parallel
 from ddpm_jax.training.parallel import Chosen, Resident
 from ddpm_jax.training.state import adam, init_state

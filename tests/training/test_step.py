@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
+from ddpm_jax.diffusion.importance import uniform_steps
 from ddpm_jax.diffusion.losses import simple_loss
 from ddpm_jax.diffusion.schedules import linear_betas, make_schedule
-from ddpm_jax.diffusion.step_sampling import uniform_steps
 from ddpm_jax.diffusion.transitions import q_sample
 from ddpm_jax.training.state import adam, init_state
 from ddpm_jax.training.step import Batch, make_train_step

@@ -45,10 +45,10 @@ class Sampler(NamedTuple):
         return getattr(function, "spacing", "uniform")
 
 
-def suits(spacing: str) -> Callable[[Step], Step]:
+def suits(spacing: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Marks the step of a sampler with the name of the spacing that suits it."""
 
-    def mark(step: Step) -> Step:
+    def mark(step: Callable[..., Any]) -> Callable[..., Any]:
         vars(step)["spacing"] = spacing
         return step
 

@@ -18,7 +18,7 @@ from jax import Array
 
 from ..closures import as_closure
 from ..denoiser import Denoiser, Network, as_denoiser
-from ..noise import draw_noise, fold_in, threefry_key
+from ..noise import Key, draw_noise, fold_in, threefry_key
 from ..schedules import Schedule
 from .base import Sampler, Step, floating
 from .ddpm import ddpm
@@ -27,7 +27,7 @@ _DDPM = ddpm()
 
 
 def sample(
-    key: Array,
+    key: Key,
     denoise: Denoiser | Network,
     schedule: Schedule,
     shape: tuple[int, ...],
@@ -65,7 +65,7 @@ def sample(
 
 
 def sample_iter(
-    key: Array,
+    key: Key,
     denoise: Denoiser | Network,
     schedule: Schedule,
     shape: tuple[int, ...],

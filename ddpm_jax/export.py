@@ -19,28 +19,51 @@ import importlib.util
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax import build
+from ddpm_jax.config import Config
 from ddpm_jax.diffusion import samplers
-from ddpm_jax.diffusion.guidance import classifier_free
-from ddpm_jax.diffusion.noise import fold_in
+from ddpm_jax.diffusion.denoiser import Denoiser
+from ddpm_jax.diffusion.noise import fold_in, threefry_key
 from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.pipeline import Model
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 MOST_BYTES = 2**31 - 2**25  # of weights in a flatbuffer, with room for the program
 
 
+class Drawable(Protocol):
+    """What is asked of a model, a pytree; `ddpm_jax.Model` is one."""
+
+    @property
+    def params(self) -> Any:
+        """The weights."""
+
+    @property
+    def config(self) -> Config:
+        """What the model is."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width, channels)."""
+
+    def denoiser(self, label: Any, guidance: Any) -> Denoiser:
+        """The model as a sampler asks it."""
+
+    def walk(
+        self, sampler: Any, steps: Any, spacing: Any, lambda_min: Any
+    ) -> tuple[Sampler, Schedule]:
+        """The sampler, and the chain that it walks."""
+
+
 def export_sampler(
-    model: Model,
+    model: Drawable,
     path: pathlib.Path | str,
     *,
-    sampler: Sampler | None = None,
+    sampler: Sampler | str | None = None,
     steps: int | None = None,
     spacing: str | None = None,
     lambda_min: float | None = None,
@@ -92,27 +115,19 @@ def export_sampler(
     path = pathlib.Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path} cannot be written: no folder {path.parent}")
-    if sampler is None:
-        sampler = build.make_sampler(model.config.diffusion, "ddpm")
-    schedule = model.respaced(sampler, steps, spacing, lambda_min)
-    draw = jax.jit(_drawing(model, sampler, schedule))
+    draw = jax.jit(_drawing(model, *model.walk(sampler, steps, spacing, lambda_min)))
     exported = jax.export.export(draw, platforms=platforms)(**_arguments(model))
     _write(path, exported.serialize())
 
 
 def _drawing(
-    model: Model, sampler: Sampler, schedule: Schedule
+    model: Drawable, sampler: Sampler, schedule: Schedule
 ) -> Callable[..., jax.Array]:
     """`model.sample` as a function of arrays alone, by keyword."""
-    config = model.config
-    size, channels = config.data.image_size, config.data.channels
-    classes = config.data.num_classes
     # A program that holds arrays of several devices could not run on one.
-    params, schedule = jax.tree.map(
-        jnp.asarray, jax.device_get((model.params, schedule))
-    )
-    # Under the trace nothing is concrete, and init could not check the schedule.
-    sampler.init(schedule, jnp.zeros((1, size, size, channels)))
+    model, schedule = jax.tree.map(jnp.asarray, jax.device_get((model, schedule)))
+    # Under the trace nothing is concrete, and the schedule could not be checked.
+    sampler.init(schedule, jnp.zeros((1, *model.image_shape)))
 
     def draw(
         *,
@@ -121,20 +136,16 @@ def _drawing(
         label: jax.Array | None = None,
         guidance: jax.Array | None = None,
     ) -> jax.Array:
-        key = jax.random.key(seed)
+        key = threefry_key(jax.random.key(seed))
         keys = jax.vmap(lambda i: fold_in(key, i))(index)
-        if guidance is None or label is None or classes is None:
-            denoise = build.denoiser(model.network, params, label)
-        else:
-            conditional = build.conditional(model.network, params)
-            denoise = classifier_free(conditional, label, classes, guidance)
-        shape = (*index.shape, size, size, channels)
+        denoise = model.denoiser(label, guidance)
+        shape = (*index.shape, *model.image_shape)
         return samplers.sample(keys, denoise, schedule, shape, sampler=sampler)
 
     return draw
 
 
-def _arguments(model: Model) -> dict[str, Any]:
+def _arguments(model: Drawable) -> dict[str, Any]:
     """The shapes and types of what the file is called with."""
     (batch,) = jax.export.symbolic_shape("b")
     arguments = {

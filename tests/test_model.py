@@ -14,7 +14,6 @@ from ddpm_jax.command import read_config
 from ddpm_jax.config import ScheduleConfig
 from ddpm_jax.diffusion import sampling
 from ddpm_jax.diffusion.samplers import ddim, dpm_solver_pp, heun, unipc
-from ddpm_jax.diffusion.transitions import from_v
 from ddpm_jax.training import checkpoints, loop
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -169,7 +168,7 @@ def test_a_sampler_has_a_spacing_of_its_own(model, sampler, spacing):
 
 def test_where_log_snr_is_infinite_a_solver_keeps_to_trained_steps():
     config = ScheduleConfig(num_steps=20, zero_terminal_snr=True)
-    for sampler in (dpm_solver_pp(predict=from_v), unipc(predict=from_v)):
+    for sampler in (dpm_solver_pp(), unipc()):
         chain = build.make_schedule(config, steps=4, sampler=sampler)
         np.testing.assert_array_equal(chain.timesteps, [0, 6, 13, 19])
 
