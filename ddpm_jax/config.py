@@ -428,12 +428,19 @@ class SampleConfig:
             check_count(f"sample.{name}", getattr(self, name))
 
 
+def digits_network() -> NetworkConfig:
+    """A U-Net for images of 8 pixels, as the bundled digits are."""
+    return NetworkConfig(
+        channels=32, multipliers=(1, 2), attention_resolutions=(4,), num_groups=8
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One experiment."""
+    """One experiment; without arguments, a small one on the bundled digits."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: NetworkConfig = field(default_factory=digits_network)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -224,7 +224,10 @@ def test_schedules_are_those_that_the_config_names():
             ),
             "a row for no label",
         ),
-        (lambda: config.Config(), "sizes that the network has, 8, 4, 2, 1; got 16"),
+        (
+            lambda: config.Config(network=config.NetworkConfig()),
+            "sizes that the network has, 8, 4, 2, 1; got 16",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_in_a_file_too(make, line):

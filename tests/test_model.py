@@ -12,8 +12,8 @@ import ddpm_jax
 from ddpm_jax import build
 from ddpm_jax.command import read_config
 from ddpm_jax.config import ScheduleConfig
-from ddpm_jax.diffusion import sampling
 from ddpm_jax.diffusion.samplers import ddim, dpm_solver_pp, heun, unipc
+from ddpm_jax.diffusion.samplers import loop as sampling
 from ddpm_jax.training import checkpoints, loop
 
 ROOT = pathlib.Path(__file__).parent.parent
