@@ -28,10 +28,10 @@ from measure import write
 
 import ddpm_jax
 from ddpm_jax import build
-from ddpm_jax.config import DiffusionConfig, ScheduleConfig
+from ddpm_jax.config import ScheduleConfig
 from ddpm_jax.data import load_digits
 from ddpm_jax.diffusion import samplers, solver_spacing
-from ddpm_jax.diffusion.bound import Bound
+from ddpm_jax.diffusion.closures import Closure
 from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.images import to_uint8
 
@@ -86,10 +86,10 @@ def normal_errors(kind: Any, std: float) -> dict[str, dict[int, float]]:
     """The error of the standard deviation, by row and calls."""
     config = ScheduleConfig(kind=kind)
     log_alpha = 0.5 * np.cumsum(np.log1p(-build.make_betas(config)))
-    denoise = Bound(exact, log_alpha=jnp.asarray(log_alpha, float), std=std)
+    denoise = Closure(exact, log_alpha=jnp.asarray(log_alpha, float), std=std)
     x, table = jnp.ones((1, 1)), {}
     for name, spacing, options in ROWS:
-        sampler = getattr(samplers, name)(clip=None, **options)
+        sampler = getattr(samplers, name)(**options)
         errors = {}
         for calls in CALLS:
             chain = build.make_schedule(
@@ -113,7 +113,7 @@ def cut_effect(std: float) -> dict[str, dict[str, float]]:
     betas = build.make_betas(config)
     log_alpha = 0.5 * np.cumsum(np.log1p(-betas))
     lambdas = log_alpha - 0.5 * np.log(-np.expm1(2 * log_alpha))
-    denoise = Bound(exact, log_alpha=jnp.asarray(log_alpha, float), std=std)
+    denoise = Closure(exact, log_alpha=jnp.asarray(log_alpha, float), std=std)
     x, table = jnp.ones((1, 1)), {}
     for spacing in ("logsnr", "karras"):
         for cut in (-np.inf, solver_spacing.LAMBDA_MIN):
@@ -122,7 +122,7 @@ def cut_effect(std: float) -> dict[str, dict[str, float]]:
             below = np.interp(positions, range(1000), lambdas) < -5.11
             row = {"steps below -5.1": float(below.sum())}
             for name in ("dpm_solver_pp", "unipc", "heun"):
-                sampler = getattr(samplers, name)(clip=None)
+                sampler = getattr(samplers, name)()
                 std_0 = samplers.sample(
                     jax.random.key(0), denoise, chain, (1, 1), sampler=sampler, x_init=x
                 )
@@ -181,13 +181,11 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(apart + traces - 2 * np.sqrt(np.maximum(cross, 0)).sum())
 
 
-def digits_sampler(config: DiffusionConfig, name: str, options: dict) -> Sampler:
+def digits_sampler(name: str, options: dict) -> Sampler:
     """The sampler as `sample.py` makes it, with the row's options."""
     if not options:
-        return build.make_sampler(config, name)
-    common = {"predict": build.PREDICT[config.predict]}
-    common["clip"] = build.make_clip(config.clip)
-    return getattr(samplers, name)(**common, **options)
+        return build.make_sampler(name)
+    return getattr(samplers, name)(**options)
 
 
 def digits_distances(
@@ -217,7 +215,7 @@ def digits_distances(
         if spacing in NOT_ON_DIGITS:
             continue
         began = time.perf_counter()
-        sampler = digits_sampler(model.config.diffusion, name, options)
+        sampler = digits_sampler(name, options)
         row = {}
         for calls in DIGITS_CALLS:
             how = (sampler, steps_of(name, calls), spacing)
