@@ -67,7 +67,8 @@ def test_the_schedules_are_the_closed_forms(tmp_path):
     figure = schedules.draw(200)
     signal, snr = figure.axes
     lines = {line.get_label(): line for line in signal.lines}
-    assert list(lines) == list(build.BETAS)
+    # Betas of one's own have no defaults to draw.
+    assert list(lines) == [name for name in build.BETAS if name != "explicit"]
     u = np.arange(1, 201) / 200
     angle = (u + 0.008) / 1.008 * np.pi / 2
     cosine = np.cos(angle) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2

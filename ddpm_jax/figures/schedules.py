@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 def draw(num_steps: int = 1000) -> "Figure":
     """alpha_bar and log SNR over t / T for every kind of betas, at its defaults."""
+    kinds = {name: betas for name, betas in build.BETAS.items() if name != "explicit"}
     figure, (signal, snr) = style.panels(2, height=3.9)
     t = np.arange(1, num_steps + 1) / num_steps  # t / T counted as the paper does
-    for i, (name, betas) in enumerate(build.BETAS.items()):
+    for i, (name, betas) in enumerate(kinds.items()):
         schedule = make_schedule(betas(num_steps))
         look: dict[str, Any] = {
             "color": style.COLOURS[i],
@@ -39,7 +40,7 @@ def draw(num_steps: int = 1000) -> "Figure":
     figure.legend(
         *signal.get_legend_handles_labels(),
         loc="outside lower center",
-        ncols=len(build.BETAS),
+        ncols=len(kinds),
         frameon=False,
         fontsize=style.SIZE - 1,
         labelcolor=style.INK,
