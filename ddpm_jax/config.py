@@ -6,18 +6,21 @@ for functions; `ddpm_jax.build` is the one place that maps them.
 """
 
 import dataclasses
+import itertools
 import math
 import reprlib
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ddpm_jax.checks import (
-    check,
-    check_count,
-    check_positive,
-    check_probability,
     check_types,
+    refuse,
+    unless,
+    unless_count,
+    unless_positive,
+    unless_probability,
 )
 
 SCHEDULE_FIELDS = {  # which fields a kind of schedule reads
@@ -71,36 +74,42 @@ class DataConfig:
 
     def __post_init__(self):
         check_types("data", self)
-        check_count("data.image_size", self.image_size)
-        check("data.channels", self.channels, self.channels in (1, 3), "1 or 3")
-        check("data.workers", self.workers, self.workers >= 0, "at least 0")
-        check_count("data.num_classes", self.num_classes)
-        _check_class_names(self.class_names, self.num_classes)
-        levels = self.background
-        levels = (levels,) if isinstance(levels, int) else levels
+        refuse(self._broken_rules())
+
+    def _broken_rules(self) -> Iterator[str]:
+        yield from unless_count("data.image_size", self.image_size)
+        channels, workers = self.channels, self.workers
+        yield from unless("data.channels", channels, channels in (1, 3), "1 or 3")
+        yield from unless("data.workers", workers, workers >= 0, "at least 0")
+        yield from unless_count("data.num_classes", self.num_classes)
+        yield from _broken_class_names(self.class_names, self.num_classes)
+        shade = self.background
+        levels = (shade,) if isinstance(shade, int) else shade
         within = all(0 <= level <= 255 for level in levels)
-        check("data.background", self.background, within, "in 0..255")
+        yield from unless("data.background", shade, within, "in 0..255")
         if self.source == "folder" and self.path is None:
-            raise ValueError("data.path must name the image folder; got None")
+            yield "data.path must name the image folder; got None"
         if self.source == "tfds" and not self.name:
-            raise ValueError("data.name must name the TFDS data set; got ''")
-        if self.source == "digits" and (self.image_size, self.channels) != (8, 1):
-            raise ValueError(
+            yield "data.name must name the TFDS data set; got ''"
+        if self.source == "digits" and (self.image_size, channels) != (8, 1):
+            yield (
                 "the digits are 8 x 8 with 1 channel; got data.image_size="
-                f"{self.image_size}, data.channels={self.channels}"
+                f"{self.image_size}, data.channels={channels}"
             )
 
 
-def _check_class_names(names: tuple[str, ...] | None, num_classes: int | None) -> None:
+def _broken_class_names(
+    names: tuple[str, ...] | None, num_classes: int | None
+) -> Iterator[str]:
     if names is None:
         return
     if num_classes is None:
-        raise ValueError(
+        yield (
             "data.class_names name labels, and data.num_classes=None reads none; got "
             f"{len(names)} names"
         )
-    if len(names) != num_classes or len(set(names)) < len(names):
-        raise ValueError(
+    elif len(names) != num_classes or len(set(names)) < len(names):
+        yield (
             f"data.class_names must be {num_classes} different names, as many as "
             f"data.num_classes; got {' '.join(names) or 'none'}"
         )
@@ -131,41 +140,46 @@ class ScheduleConfig:
 
     def __post_init__(self):
         check_types("schedule", self)
+        refuse(self._broken_rules())
+
+    def _broken_rules(self) -> Iterator[str]:
         most = 1_000_000  # 14 tables of that length, and one row a step in training
         within = 2 <= self.num_steps <= most
-        check("schedule.num_steps", self.num_steps, within, f"in 2..{most}")
+        yield from unless("schedule.num_steps", self.num_steps, within, f"in 2..{most}")
         read = SCHEDULE_FIELDS[self.kind]
         for name in ("start", "end", "fraction", "offset", "max_beta"):
             value = getattr(self, name)
             if value is None:
                 continue
             if name not in read:
-                raise ValueError(
+                yield (
                     f"schedule.{name} is not read by the {self.kind} schedule, which "
                     f"takes {', '.join(read) or 'nothing'}; got {value}"
                 )
-            check(f"schedule.{name}", value, 0 < value < 1, "in (0, 1)")
-        self._check_betas()
+            yield from unless(f"schedule.{name}", value, 0 < value < 1, "in (0, 1)")
+        yield from self._broken_betas()
 
-    def _check_betas(self) -> None:
+    def _broken_betas(self) -> Iterator[str]:
         explicit = self.kind == "explicit"
         if self.betas is None:
             if explicit:
-                raise ValueError(
-                    "schedule.kind=explicit needs schedule.betas; got None"
-                )
+                yield "schedule.kind=explicit needs schedule.betas; got None"
             return
         found = _SHORT.repr(self.betas)
         if not explicit:
-            raise ValueError(
+            yield (
                 f"schedule.betas is not read by the {self.kind} schedule, but by "
                 f"schedule.kind=explicit; got {found}"
             )
-        rule = f"schedule.num_steps = {self.num_steps} numbers"
-        count = len(self.betas)
-        check("schedule.betas", f"{count}", count == self.num_steps, rule)
-        inside = all(0 < x < 1 for x in self.betas[:-1]) and 0 < self.betas[-1] <= 1
-        check("schedule.betas", found, inside, "in (0, 1), or 1 at the last step")
+        elif len(self.betas) != self.num_steps:
+            yield (
+                f"schedule.betas must be schedule.num_steps = {self.num_steps} "
+                f"numbers; got {len(self.betas)}"
+            )
+        elif not (all(0 < x < 1 for x in self.betas[:-1]) and 0 < self.betas[-1] <= 1):
+            yield (
+                f"schedule.betas must be in (0, 1), or 1 at the last step; got {found}"
+            )
 
     @property
     def ends_in_noise(self) -> bool:
@@ -185,22 +199,25 @@ class ClipConfig:
 
     def __post_init__(self):
         check_types("diffusion.clip", self)
+        refuse(self._broken_rules())
+
+    def _broken_rules(self) -> Iterator[str]:
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             read = ("kind", *CLIP_FIELDS[self.kind])
             if item.name not in read and value != item.default:
-                raise ValueError(
+                yield (
                     f"diffusion.clip.{item.name} is not read by "
                     f"diffusion.clip.kind={self.kind}; got {value}"
                 )
         bound, percentile, largest = self.bound, self.percentile, self.max_value
-        check(
-            "diffusion.clip.bound", bound, 0 < bound < math.inf, "positive and finite"
-        )
-        check("diffusion.clip.percentile", percentile, 0 < percentile <= 1, "in (0, 1]")
+        finite = 0 < bound < math.inf
+        yield from unless("diffusion.clip.bound", bound, finite, "positive and finite")
+        within = 0 < percentile <= 1
+        yield from unless("diffusion.clip.percentile", percentile, within, "in (0, 1]")
         if largest is not None:
-            finite = 1 <= largest < math.inf
-            check("diffusion.clip.max_value", largest, finite, "finite, at least 1")
+            name, within = "diffusion.clip.max_value", 1 <= largest < math.inf
+            yield from unless(name, largest, within, "finite, at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,29 +241,32 @@ class DiffusionConfig:
             kind: Any = "static" if self.clip else "none"
             object.__setattr__(self, "clip", ClipConfig(kind=kind))
         check_types("diffusion", self)
+        refuse(self._broken_rules())
+
+    def _broken_rules(self) -> Iterator[str]:
         learned = self.variance.startswith("learned")
         if self.loss == "hybrid" and not learned:
-            raise ValueError(
+            yield (
                 "diffusion.loss=hybrid trains a learned variance; got "
                 f"diffusion.variance={self.variance}"
             )
         if learned and self.loss == "simple":
-            raise ValueError(
+            yield (
                 "diffusion.loss=simple leaves a learned variance untrained: choose "
                 f"hybrid or vlb; got diffusion.variance={self.variance}"
             )
         if self.loss == "vlb" and self.weight != "constant":
-            raise ValueError(
+            yield (
                 "diffusion.weight weighs the simple loss; with diffusion.loss=vlb it "
                 f"must be constant; got {self.weight}"
             )
         if self.schedule.ends_in_noise and self.predict == "eps":
-            raise ValueError(
+            yield (
                 "with zero terminal SNR (schedule.zero_terminal_snr, or kind=jsd) the "
                 "network must predict v or x0, because eps says nothing of x0 at the "
                 "last step; got diffusion.predict=eps"
             )
-        check_probability("diffusion.label_dropout", self.label_dropout)
+        yield from unless_probability("diffusion.label_dropout", self.label_dropout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,68 +300,73 @@ class NetworkConfig:
 
     def __post_init__(self):
         check_types("network", self)
-        check_probability("network.dropout", self.dropout)
-        check("network.channels", self.channels, self.channels >= 4, "at least 4")
-        check_count("network.num_blocks", self.num_blocks, most=1000)
-        for name in ("num_groups", "num_heads", "head_channels"):
-            check_count(f"network.{name}", getattr(self, name))
-        self._check_details()
-        if not self.multipliers or min(self.multipliers) <= 0:
-            raise ValueError(
-                "network.multipliers must be one or more positive numbers; "
-                f"got {self.multipliers}"
-            )
         whole = tuple(int(x) if x % 1 == 0 else x for x in self.multipliers)
         object.__setattr__(self, "multipliers", whole)  # 2 and 2.0 are one config
-        for multiplier in self.multipliers:
-            width = round(self.channels * multiplier, 6)  # 49 * (1 / 49) is below 1
-            check(
-                "network.multipliers", multiplier, width < 2**31, "below 2^31 channels"
-            )
-            if width % 1:
-                raise ValueError(
-                    "network.multipliers must give every level a whole number of "
-                    f"channels; got {self.channels} x {multiplier} = {width}"
-                )
-            if width % self.num_groups:
-                raise ValueError(
-                    f"network.num_groups={self.num_groups} must divide the channels of "
-                    f"every level; got {self.channels} x {multiplier} = {width:.0f}"
-                )
+        refuse(self._broken_rules())
 
-    def _check_details(self) -> None:
-        """Refuses a norm, a time embedding or a halving that cannot be computed."""
-        check_positive("network.norm_eps", self.norm_eps)
-        check_positive("network.time_scale", self.time_scale)
-        shift, half = self.freq_shift, self.channels // 2
+    def _broken_rules(self) -> Iterator[str]:
+        channels = self.channels
+        yield from unless_probability("network.dropout", self.dropout)
+        yield from unless("network.channels", channels, channels >= 4, "at least 4")
+        yield from unless_count("network.num_blocks", self.num_blocks, most=1000)
+        for name in ("num_groups", "num_heads", "head_channels"):
+            yield from unless_count(f"network.{name}", getattr(self, name))
+        yield from unless_positive("network.norm_eps", self.norm_eps)
+        yield from unless_positive("network.time_scale", self.time_scale)
+        shift, half = self.freq_shift, channels // 2
         rule = f"in 0..{half - 1}, below half of network.channels"
-        check("network.freq_shift", shift, 0 <= shift < half, rule)
+        yield from unless("network.freq_shift", shift, 0 <= shift < half, rule)
         padding = self.downsample_padding
         halves = min(padding) >= 0 and sum(padding) in (1, 2)
         rule = "two numbers of at least 0 that add up to 1 or 2, to halve an image"
-        check("network.downsample_padding", padding, halves, rule)
-
-    def check_fits(self, image_size: int, num_steps: int) -> None:
-        """Raises ValueError unless the U-Net can take such images and steps."""
-        halvings = len(self.multipliers) - 1
-        if image_size % 2**halvings:
-            raise ValueError(
-                f"data.image_size must be divisible by 2^{halvings}, once for each of "
-                f"the network's {halvings} halvings; got {image_size}"
+        yield from unless("network.downsample_padding", padding, halves, rule)
+        if self.multipliers and min(self.multipliers) > 0:
+            widths = map(self._broken_width, self.multipliers)
+            yield from itertools.islice(itertools.chain.from_iterable(widths), 1)
+        else:
+            yield (
+                "network.multipliers must be one or more positive numbers; "
+                f"got {self.multipliers}"
             )
+
+    def _broken_width(self, multiplier: float) -> Iterator[str]:
+        """Of one level: what its number of channels breaks."""
+        width = round(self.channels * multiplier, 6)  # 49 * (1 / 49) is below 1
+        rule = "below 2^31 channels"
+        yield from unless("network.multipliers", multiplier, width < 2**31, rule)
+        if width % 1:
+            yield (
+                "network.multipliers must give every level a whole number of "
+                f"channels; got {self.channels} x {multiplier} = {width}"
+            )
+        if self.num_groups > 0 and width % self.num_groups:
+            yield (
+                f"network.num_groups={self.num_groups} must divide the channels of "
+                f"every level; got {self.channels} x {multiplier} = {width:.0f}"
+            )
+
+    def misfits(self, image_size: int, num_steps: int) -> Iterator[str]:
+        """Yields a line for each reason why the U-Net cannot take these sizes."""
         span = self.time_scale * num_steps
         if not 1e-3 <= span <= 1e7:  # radians of the fastest angle of the embedding
-            raise ValueError(
+            yield (
                 "network.time_scale times schedule.num_steps must lie in 0.001..1e7: "
                 f"else the network cannot tell the steps apart; got {span:g}"
             )
+        halvings = len(self.multipliers) - 1
+        if image_size % 2**halvings:
+            yield (
+                f"data.image_size must be divisible by 2^{halvings}, once for each of "
+                f"the network's {halvings} halvings; got {image_size}"
+            )
+            return
         sizes = [image_size // 2**level for level in range(halvings + 1)]
-        for size in self.attention_resolutions:
-            if size not in sizes:
-                raise ValueError(
-                    "network.attention_resolutions must be sizes that the network has, "
-                    f"{', '.join(map(str, sizes))}; got {size}"
-                )
+        others = [size for size in self.attention_resolutions if size not in sizes]
+        if others:
+            yield (
+                "network.attention_resolutions must be sizes that the network has, "
+                f"{', '.join(map(str, sizes))}; got {', '.join(map(str, others))}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,16 +386,20 @@ class OptimConfig:
 
     def __post_init__(self):
         check_types("optim", self)
+        refuse(self._broken_rules())
+
+    def _broken_rules(self) -> Iterator[str]:
         for name in ("learning_rate", "eps"):
-            check_positive(f"optim.{name}", getattr(self, name))
-        check("optim.warmup_steps", self.warmup_steps, self.warmup_steps >= 0, ">= 0")
+            yield from unless_positive(f"optim.{name}", getattr(self, name))
+        for name in ("warmup_steps", "weight_decay"):
+            value = getattr(self, name)
+            yield from unless(f"optim.{name}", value, value >= 0, ">= 0")
         for name in ("beta1", "beta2", "ema_decay"):
-            check_probability(f"optim.{name}", getattr(self, name))
-        check("optim.weight_decay", self.weight_decay, self.weight_decay >= 0, ">= 0")
+            yield from unless_probability(f"optim.{name}", getattr(self, name))
         if self.clip_norm is not None:
-            check_positive("optim.clip_norm", self.clip_norm)
+            yield from unless_positive("optim.clip_norm", self.clip_norm)
         if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
-            raise ValueError(
+            yield (
                 "optim.decay_steps must come after the warm-up of "
                 f"{self.warmup_steps} steps; got {self.decay_steps}"
             )
@@ -395,19 +424,23 @@ class TrainConfig:
 
     def __post_init__(self):
         check_types("train", self)
+        refuse(self._broken_rules())
+
+    def _broken_rules(self) -> Iterator[str]:
         for name in (
             *("num_steps", "batch_size", "accumulate", "fsdp", "log_every"),
             *("checkpoint_every", "keep_latest", "keep_every"),
         ):
-            check_count(f"train.{name}", getattr(self, name))
-        check("train.keep_best", self.keep_best, self.keep_best >= 0, "at least 0")
-        if self.batch_size % self.accumulate:
-            raise ValueError(
+            yield from unless_count(f"train.{name}", getattr(self, name))
+        best = self.keep_best
+        yield from unless("train.keep_best", best, best >= 0, "at least 0")
+        if self.accumulate > 0 and self.batch_size % self.accumulate:
+            yield (
                 f"train.accumulate={self.accumulate} must divide train.batch_size; "
                 f"got {self.batch_size}"
             )
         if self.runner == "pmap" and self.fsdp > 1:
-            raise ValueError(
+            yield (
                 f"train.runner=pmap copies the parameters to every device; got "
                 f"train.fsdp={self.fsdp}, which needs train.runner=jit"
             )
@@ -424,8 +457,11 @@ class SampleConfig:
 
     def __post_init__(self):
         check_types("sample", self)
+        refuse(self._broken_rules())
+
+    def _broken_rules(self) -> Iterator[str]:
         for name in ("steps", "every", "num"):
-            check_count(f"sample.{name}", getattr(self, name))
+            yield from unless_count(f"sample.{name}", getattr(self, name))
 
 
 def digits_network() -> NetworkConfig:
@@ -448,29 +484,33 @@ class Config:
 
     def __post_init__(self):
         check_types("", self)
+        refuse(self._broken_rules())
+
+    def _broken_rules(self) -> Iterator[str]:
+        """Of the sections together."""
+        schedule, dropout = self.diffusion.schedule, self.diffusion.label_dropout
         if self.network.own is None:
-            self.network.check_fits(
-                self.data.image_size, self.diffusion.schedule.num_steps
-            )
-        if self.diffusion.label_dropout and self.data.num_classes is None:
-            raise ValueError(
+            yield from self.network.misfits(self.data.image_size, schedule.num_steps)
+        if dropout and self.data.num_classes is None:
+            yield (
                 "diffusion.label_dropout needs labels to drop; got "
-                f"{self.diffusion.label_dropout} with data.num_classes=None"
+                f"{dropout} with data.num_classes=None"
             )
         null_label = self.network.null_label or self.network.own is not None
-        if self.diffusion.label_dropout and not null_label:
-            raise ValueError(
+        if dropout and not null_label:
+            yield (
                 "diffusion.label_dropout needs a row for no label; got "
-                f"{self.diffusion.label_dropout} with network.null_label=False"
+                f"{dropout} with network.null_label=False"
             )
-        if self.diffusion.schedule.ends_in_noise and self.sample.sampler == "heun":
-            raise ValueError(
+        if schedule.ends_in_noise and self.sample.sampler == "heun":
+            yield (
                 "sample.sampler=heun cannot start from zero terminal SNR, where its "
                 "sigma is infinite; choose another for this schedule"
             )
-        steps, total = self.sample.steps, self.diffusion.schedule.num_steps
-        if steps is not None:
-            check("sample.steps", steps, 1 <= steps <= total, f"in 1..{total}")
+        steps, total = self.sample.steps, schedule.num_steps
+        yield from unless(
+            "sample.steps", steps, steps is None or steps <= total, f"in 1..{total}"
+        )
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -484,7 +524,8 @@ def from_dict(values: dict[str, Any], cls: type = Config, path: str = "") -> Any
     A field that is younger than the stored values is as they were trained (`BEFORE`).
 
     Raises:
-        ValueError: if a field is unknown, or a value breaks a rule of its class.
+        ValueError: if a field is unknown, or values break rules of their classes; it
+            lists them all.
     """
     if not isinstance(values, dict):
         section = path.removesuffix(".") or "a config"
@@ -497,13 +538,18 @@ def from_dict(values: dict[str, Any], cls: type = Config, path: str = "") -> Any
         )
     before = {f"{path}{name}": name for name in hints}
     fields = {name: BEFORE[x] for x, name in before.items() if x in BEFORE}
+    broken = []
     for name, value in values.items():
         hint = hints[name]
         if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-            value = from_dict(value, typing.cast(type, hint), f"{path}{name}.")
+            try:
+                value = from_dict(value, typing.cast(type, hint), f"{path}{name}.")
+            except ValueError as error:
+                broken.append(str(error))
         elif isinstance(value, list):
             value = tuple(value)
         fields[name] = value
+    refuse(broken)
     return cls(**fields)
 
 

@@ -105,6 +105,30 @@ def test_what_cannot_work_is_refused(make, line):
         make()
 
 
+def test_all_broken_rules_are_listed_at_once():
+    """Of a section; of the sections together; of a stored config, in all of them."""
+    with pytest.raises(
+        ValueError, match=r"^train\.batch_size.*; train\.keep_best"
+    ) as it:
+        config.TrainConfig(batch_size=0, accumulate=0, keep_best=-1, fsdp=2)
+    assert str(it.value).count("; train.") == 2  # accumulate is one of them
+    lines = "train.num_steps must be of type int.*; train.batch_size must be of type"
+    with pytest.raises(ValueError, match=lines):
+        config.TrainConfig(num_steps="many", batch_size=None)
+    lines = "network.attention_resolutions.*; diffusion.label_dropout.*; sample.steps"
+    with pytest.raises(ValueError, match=lines):
+        config.Config(
+            network=config.NetworkConfig(),
+            diffusion=config.DiffusionConfig(label_dropout=0.1),
+            sample=config.SampleConfig(steps=1001),
+        )
+    stored = {"data": {"channels": 2}, "optim": {"eps": 0.0}}
+    stored["diffusion"] = {"schedule": {"kind": "cosine", "start": 2.0}}
+    start = r"schedule\.start is not read .*; schedule\.start must be in \(0, 1\)"
+    with pytest.raises(ValueError, match=rf"data\.channels.*optim\.eps.*{start}"):
+        config.from_dict(stored)
+
+
 def test_differences_name_the_fields():
     ours = config.NetworkConfig(channels=64)
     assert config.differences(ours, config.NetworkConfig(), "network.") == [
@@ -480,7 +504,8 @@ def whole(section):
     if isinstance(section, config.ScheduleConfig):
         section = config.DiffusionConfig(schedule=section)
     name = type(section).__name__.removesuffix("Config").lower()
-    return config.Config(**{"data": IMAGES, name: section})
+    sound = {"data": IMAGES, "network": config.NetworkConfig()}
+    return config.Config(**{**sound, name: section})
 
 
 def numbers(cls):
