@@ -6,20 +6,18 @@ FOLDER holds the aligned images (img_align_celeba); they are cropped to their ce
 scaled here. DDIM reports FID 3.26 with 1000 steps, 6.53 with 100 deterministic ones.
 """
 
-from ddpm_jax.config import (
-    Config,
-    DataConfig,
-    DiffusionConfig,
-    NetworkConfig,
-    OptimConfig,
-    SampleConfig,
-    TrainConfig,
-)
+from dataclasses import replace
+from pathlib import Path
+
+from ddpm_jax.config import Config, DataConfig
+from ddpm_jax.experiments import read_config
 
 
 def get_config() -> Config:
     """DDIM's appendix D.1: five resolutions, attention at 16 x 16."""
-    return Config(
+    base = read_config(Path(__file__).with_name("cifar10.py"))
+    return replace(
+        base,
         data=DataConfig(
             source="folder",
             path="data/img_align_celeba",
@@ -30,9 +28,6 @@ def get_config() -> Config:
             resident=False,
             workers=4,
         ),
-        network=NetworkConfig(multipliers=(1, 2, 2, 2, 4)),
-        diffusion=DiffusionConfig(),
-        optim=OptimConfig(ema_warmup=False),
-        train=TrainConfig(num_steps=500_000, batch_size=128, keep_every=100_000),
-        sample=SampleConfig(every=10_000, num=64),
+        network=replace(base.network, multipliers=(1, 2, 2, 2, 4)),
+        train=replace(base.train, num_steps=500_000),
     )

@@ -8,31 +8,19 @@ training, which makes the unconditional branch. The paper's own runs are on Imag
 published figure belongs to this file.
 """
 
-from ddpm_jax.config import (
-    Config,
-    DataConfig,
-    DiffusionConfig,
-    NetworkConfig,
-    OptimConfig,
-    SampleConfig,
-    TrainConfig,
-)
+from dataclasses import replace
+from pathlib import Path
+
+from ddpm_jax.config import Config
+from ddpm_jax.experiments import read_config
 
 
 def get_config() -> Config:
     """DDPM on CIFAR-10 with ten classes and label dropout 0.1."""
-    return Config(
-        data=DataConfig(
-            source="tfds",
-            name="cifar10",
-            image_size=32,
-            channels=3,
-            num_classes=10,
-            flip=True,
-        ),
-        network=NetworkConfig(),
-        diffusion=DiffusionConfig(label_dropout=0.1),
-        optim=OptimConfig(ema_warmup=False),
-        train=TrainConfig(num_steps=800_000, batch_size=128, keep_every=100_000),
-        sample=SampleConfig(every=10_000, num=100, sampler="ddim", steps=100),
+    base = read_config(Path(__file__).with_name("cifar10.py"))
+    return replace(
+        base,
+        data=replace(base.data, num_classes=10),
+        diffusion=replace(base.diffusion, label_dropout=0.1),
+        sample=replace(base.sample, num=100, sampler="ddim", steps=100),
     )

@@ -7,23 +7,21 @@ The paper: T = 4000, batch 128, Adam at 1e-4 without warm-up, clipping or flips,
 --diffusion.loss vlb --diffusion.steps loss_second_moment (2.94 bits/dim, FID 11.47).
 """
 
-from ddpm_jax.config import (
-    Config,
-    DataConfig,
-    DiffusionConfig,
-    NetworkConfig,
-    OptimConfig,
-    SampleConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
+from dataclasses import replace
+from pathlib import Path
+
+from ddpm_jax.config import Config, ScheduleConfig
+from ddpm_jax.experiments import read_config
 
 
 def get_config() -> Config:
     """The paper's 50M network, told its step as 1000 t / T."""
-    return Config(
-        data=DataConfig(source="tfds", name="cifar10", image_size=32, channels=3),
-        network=NetworkConfig(
+    base = read_config(Path(__file__).with_name("cifar10.py"))
+    return replace(
+        base,
+        data=replace(base.data, flip=False),
+        network=replace(
+            base.network,
             num_blocks=3,
             attention_resolutions=(16, 8),
             dropout=0.3,
@@ -36,14 +34,13 @@ def get_config() -> Config:
             num_heads=4,
             init="improved",
         ),
-        diffusion=DiffusionConfig(
+        diffusion=replace(
+            base.diffusion,
             schedule=ScheduleConfig(kind="cosine", num_steps=4000),
             variance="learned_range",
             loss="hybrid",
         ),
-        optim=OptimConfig(
-            learning_rate=1e-4, warmup_steps=0, clip_norm=None, ema_warmup=False
-        ),
-        train=TrainConfig(num_steps=500_000, batch_size=128, keep_every=100_000),
-        sample=SampleConfig(every=10_000, num=64, steps=250),
+        optim=replace(base.optim, learning_rate=1e-4, warmup_steps=0, clip_norm=None),
+        train=replace(base.train, num_steps=500_000),
+        sample=replace(base.sample, steps=250),
     )

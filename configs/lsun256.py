@@ -7,20 +7,18 @@ The paper: batch 64, Adam at 2e-5, no dropout; 2.4M steps for LSUN bedroom (FID 
 bedroom. It needs accelerators: 2.2 steps a second on a TPU v3-8.
 """
 
-from ddpm_jax.config import (
-    Config,
-    DataConfig,
-    DiffusionConfig,
-    NetworkConfig,
-    OptimConfig,
-    SampleConfig,
-    TrainConfig,
-)
+from dataclasses import replace
+from pathlib import Path
+
+from ddpm_jax.config import Config, DataConfig
+from ddpm_jax.experiments import read_config
 
 
 def get_config() -> Config:
     """Appendix B of the paper: six resolutions, attention at 16 x 16."""
-    return Config(
+    base = read_config(Path(__file__).with_name("cifar10.py"))
+    return replace(
+        base,
         data=DataConfig(
             source="folder",
             path="data/lsun_bedroom",
@@ -30,9 +28,10 @@ def get_config() -> Config:
             resident=False,
             workers=8,
         ),
-        network=NetworkConfig(multipliers=(1, 1, 2, 2, 4, 4), dropout=0.0),
-        diffusion=DiffusionConfig(),
-        optim=OptimConfig(learning_rate=2e-5, ema_warmup=False),
-        train=TrainConfig(num_steps=2_400_000, batch_size=64, keep_every=200_000),
-        sample=SampleConfig(every=20_000, num=16),
+        network=replace(base.network, multipliers=(1, 1, 2, 2, 4, 4), dropout=0.0),
+        optim=replace(base.optim, learning_rate=2e-5),
+        train=replace(
+            base.train, num_steps=2_400_000, batch_size=64, keep_every=200_000
+        ),
+        sample=replace(base.sample, every=20_000, num=16),
     )

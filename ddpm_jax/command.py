@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import pathlib
 import re
-import runpy
 import signal
 import sys
 import traceback
@@ -23,6 +22,7 @@ import jax
 import tyro
 
 from ddpm_jax.config import Config
+from ddpm_jax.experiments import read_config
 from ddpm_jax.files import enclosing_run
 from ddpm_jax.processes import Distributed
 from ddpm_jax.text import printable
@@ -206,27 +206,6 @@ def check_workdir(text: str) -> None:
             f"--workdir must not lie among the checkpoints of a run; got {text}: the "
             f"run is {run}"
         )
-
-
-def read_config(path: pathlib.Path) -> Config:
-    """What `get_config()` of the file returns.
-
-    Raises:
-        ValueError: if the file is missing, fails, or does not return a Config.
-    """
-    if not path.is_file():
-        raise ValueError(f"--config must name a file with get_config(); got {path}")
-    try:
-        get_config = runpy.run_path(str(path)).get("get_config")
-        config = get_config() if callable(get_config) else None
-    except Exception as error:  # it is somebody's program
-        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
-    if not isinstance(config, Config):
-        raise ValueError(
-            f"{path} must define get_config() that returns a ddpm_jax.config.Config; "
-            f"got {type(config).__name__}"
-        )
-    return config
 
 
 @contextlib.contextmanager

@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "data": set(),
     "build": {"config", "data", "diffusion", "networks"},
     "processes": set(),
-    "command": {"config", "files", "processes", "text"},
+    "experiments": {"config"},
+    "command": {"config", "experiments", "files", "processes", "text"},
     "ownership": {"processes"},
     "export": {"config", "diffusion"},
     "model": {
