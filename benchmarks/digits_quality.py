@@ -13,7 +13,6 @@ import argparse
 import json
 import pathlib
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from measure import write
@@ -62,14 +61,7 @@ def main() -> None:
 
     def draw(count: int, name: str, steps: int | None = None, **more) -> np.ndarray:
         label = jnp.arange(count) % 10
-        x = model.sample(
-            jax.random.key(SEED),
-            count,
-            sampler=name,
-            steps=steps,
-            label=label,
-            **more,
-        )
+        x = model.sample(SEED, count, sampler=name, steps=steps, label=label, **more)
         return to_uint8(x)
 
     def median(images: np.ndarray) -> float:

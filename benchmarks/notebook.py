@@ -32,7 +32,6 @@ def session(workdir: pathlib.Path) -> dict[str, float]:
     import jax
 
     import ddpm_jax
-    from ddpm_jax.diffusion.samplers import ddim
 
     compiled: list[float] = []
 
@@ -45,9 +44,9 @@ def session(workdir: pathlib.Path) -> dict[str, float]:
 
     def draw(seed: int, label: int, guidance: float) -> None:
         x = model.sample(
-            jax.random.key(seed),
+            seed,
             16,
-            sampler=ddim(),
+            sampler="ddim",
             steps=20,
             label=label,
             guidance=guidance,
