@@ -65,7 +65,7 @@ def toy_config(*, classes=3, size=4, num_steps=6, **diffusion):
         ),
         network=NetworkConfig(channels=8, num_groups=4, own="Toy"),
         diffusion=DiffusionConfig(
-            schedule=ScheduleConfig(num_steps=num_steps, start=0.1, end=0.6),
+            schedule=ScheduleConfig(num_steps=num_steps, start=0.2, end=0.95),
             label_dropout=0.1 if classes else 0.0,
             **diffusion,
         ),

@@ -47,7 +47,7 @@ class Spy:
 
     def __call__(self, schedule, x0, xt, t, noise, output):
         self.x0, self.xt, self.t, self.noise, self.output = x0, xt, t, noise, output
-        return simple_loss(schedule, x0, t, noise, output)
+        return simple_loss(schedule, x0, xt, t, noise, output)
 
 
 def spied(schedule, batch, *, step=0, apply=scale, **options):
