@@ -28,6 +28,7 @@ from ddpm_jax.diffusion import (
     solver_spacing,
     transitions,
 )
+from ddpm_jax.diffusion.betas import ENDS, rescaled_ends
 from ddpm_jax.diffusion.closures import Closure
 from ddpm_jax.diffusion.denoiser import Clip, Denoiser, denoiser
 from ddpm_jax.diffusion.noise import Key, fold_in, threefry_key
@@ -76,10 +77,11 @@ SOLVER_SPACINGS: dict[str, Callable] = {  # positions, also between two steps
 
 def make_betas(config: ScheduleConfig):
     """The betas that the config names, float64 (T,)."""
-    given = {name: getattr(config, name) for name in ("start", "end", "fraction")}
-    given |= {name: getattr(config, name) for name in ("offset", "max_beta", "betas")}
-    given = {name: value for name, value in given.items() if value is not None}
-    if config.kind == "constant" and "end" in given:
+    # With its default ends given no function warns: `warn_of_signal` does, in training.
+    found = {x: getattr(config, x) for x in SCHEDULE_FIELDS[config.kind]}
+    found = {x: ENDS.get(x) if value is None else value for x, value in found.items()}
+    given = {name: value for name, value in found.items() if value is not None}
+    if config.kind == "constant":
         given = {"value": given["end"]}
     betas = BETAS[config.kind](config.num_steps, **given)
     return schedules.zero_terminal_snr(betas) if config.zero_terminal_snr else betas
@@ -168,8 +170,8 @@ def warn_of_signal(config: ScheduleConfig) -> None:
     if left <= 0.1:
         return
     advice = "schedule.kind=cosine leaves nothing of it at any num_steps"
-    ends = {"start": 1e-4 * 1000 / steps, "end": 0.02 * 1000 / steps}
-    ends = {name: x for name, x in ends.items() if name in SCHEDULE_FIELDS[config.kind]}
+    read = SCHEDULE_FIELDS[config.kind]
+    ends = {name: x for name, x in rescaled_ends(steps).items() if name in read}
     if ends and ends["end"] < 1:
         said = ", ".join(f"schedule.{name}={x:.4g}" for name, x in ends.items())
         advice = f"the usual ends for 1000 steps, times 1000 / T, are {said}; {advice}"

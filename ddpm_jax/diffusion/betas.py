@@ -1,17 +1,26 @@
 """Betas of the forward process by name: NumPy float64, shape (T,)."""
 
+import warnings
+
 import numpy as np
+
+# Of Ho et al. 2020, section 4, for 1000 steps: what an end is that is None.
+ENDS = {"start": 1e-4, "end": 0.02}
 
 
 def linear_betas(
-    num_steps: int = 1000, *, start: float = 1e-4, end: float = 0.02
+    num_steps: int = 1000, *, start: float | None = None, end: float | None = None
 ) -> np.ndarray:
-    """Betas that grow linearly; the defaults are those of Ho et al. 2020, section 4.
+    """Betas that grow linearly between the ends, by default from 1e-4 to 0.02.
 
     The ends are not rescaled with the number of steps. Improved DDPM rescales them by
-    1000 / T: its 4000 steps are `linear_betas(4000, start=2.5e-5, end=0.005)`.
+    1000 / T: its 4000 steps are `linear_betas(4000, start=2.5e-5, end=0.005)`. A chain
+    too short for the default ends, which leaves more than a tenth of x_0 in x_T, is a
+    warning that names the rescaled ones; so it is with all betas that take them.
     """
-    return np.linspace(start, end, _checked(num_steps), dtype=np.float64)
+    low, high = _ends(start, end)
+    betas = np.linspace(low, high, _checked(num_steps), dtype=np.float64)
+    return _warned(betas, start=start, end=end)
 
 
 def cosine_betas(
@@ -29,23 +38,25 @@ def cosine_betas(
 
 
 def quadratic_betas(
-    num_steps: int = 1000, *, start: float = 1e-4, end: float = 0.02
+    num_steps: int = 1000, *, start: float | None = None, end: float | None = None
 ) -> np.ndarray:
     """Betas whose square roots grow linearly ("quad"; "scaled_linear" in diffusers)."""
-    roots = np.linspace(start**0.5, end**0.5, _checked(num_steps), dtype=np.float64)
-    return roots**2
+    low, high = _ends(start, end)
+    roots = np.linspace(low**0.5, high**0.5, _checked(num_steps), dtype=np.float64)
+    return _warned(roots**2, start=start, end=end)
 
 
-def constant_betas(num_steps: int = 1000, *, value: float = 0.02) -> np.ndarray:
-    """Betas that are all `value` ("const" in Ho's code)."""
-    return np.full(_checked(num_steps), value, dtype=np.float64)
+def constant_betas(num_steps: int = 1000, *, value: float | None = None) -> np.ndarray:
+    """Betas that are all `value`, by default 0.02 ("const" in Ho's code)."""
+    betas = np.full(_checked(num_steps), _ends(None, value)[1], dtype=np.float64)
+    return _warned(betas, value=value)
 
 
 def warmup_betas(
     num_steps: int = 1000,
     *,
-    start: float = 1e-4,
-    end: float = 0.02,
+    start: float | None = None,
+    end: float | None = None,
     fraction: float = 0.1,
 ) -> np.ndarray:
     """Betas that grow linearly over the first `fraction` of the steps, then stay.
@@ -54,10 +65,11 @@ def warmup_betas(
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must lie in (0, 1]; got {fraction}")
-    betas = constant_betas(num_steps, value=end)
+    low, high = _ends(start, end)
+    betas = constant_betas(num_steps, value=high)
     count = int(num_steps * fraction)
-    betas[:count] = np.linspace(start, end, count, dtype=np.float64)
-    return betas
+    betas[:count] = np.linspace(low, high, count, dtype=np.float64)
+    return _warned(betas, start=start, end=end)
 
 
 def jsd_betas(num_steps: int = 1000) -> np.ndarray:
@@ -69,11 +81,12 @@ def jsd_betas(num_steps: int = 1000) -> np.ndarray:
 
 
 def sigmoid_betas(
-    num_steps: int = 1000, *, start: float = 1e-4, end: float = 0.02
+    num_steps: int = 1000, *, start: float | None = None, end: float | None = None
 ) -> np.ndarray:
     """Betas on a sigmoid over [-6, 6] between `start` and `end` (Song et al. 2021)."""
+    low, high = _ends(start, end)
     u = np.linspace(-6, 6, _checked(num_steps), dtype=np.float64)
-    return start + (end - start) / (1 + np.exp(-u))
+    return _warned(low + (high - low) / (1 + np.exp(-u)), start=start, end=end)
 
 
 def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
@@ -90,6 +103,37 @@ def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
     signal = np.sqrt(np.cumprod(1 - checked_betas(betas)))
     signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
     return betas_of(signal**2)
+
+
+def rescaled_ends(num_steps: int) -> dict[str, float]:
+    """The default ends for a chain of so many steps: `ENDS` times 1000 / T."""
+    return {name: end * 1000 / num_steps for name, end in ENDS.items()}
+
+
+def _ends(start: float | None, end: float | None) -> tuple[float, float]:
+    return (
+        ENDS["start"] if start is None else start,
+        ENDS["end"] if end is None else end,
+    )
+
+
+def _warned(betas: np.ndarray, **given: float | None) -> np.ndarray:
+    """The betas; a warning where no end is given and the default ones do not reach."""
+    left = np.sqrt(np.prod(1 - betas))
+    if left <= 0.1 or any(value is not None for value in given.values()):
+        return betas
+    advice = "cosine_betas leaves nothing of it at any number of steps"
+    ends = rescaled_ends(len(betas))
+    if ends["end"] < 1:
+        named = {name: ends.get(name, ends["end"]) for name in given}
+        listed = ", ".join(f"{name}={value:.4g}" for name, value in named.items())
+        advice = f"the default ends, times 1000 / T, are {listed}; {advice}"
+    warnings.warn(
+        f"x_T still holds {left:.0%} of x_0 after {len(betas)} steps with the default "
+        f"ends, but sampling starts from noise alone: {advice}",
+        stacklevel=3,
+    )
+    return betas
 
 
 def _checked(num_steps: int) -> int:

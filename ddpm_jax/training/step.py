@@ -76,7 +76,8 @@ def make_train_step(
 
     Args:
         apply: the network's apply; called with train=True and one dropout key each.
-        loss: per example, e.g. a partial of `diffusion.losses.simple_loss`.
+        loss: (schedule, x0, xt, t, noise, output) -> (batch,): `losses.simple_loss` of
+            `ddpm_jax.diffusion`, its `hybrid_loss` or `vlb_term`, or a partial of one.
         step_sampler: chooses the step t of each example.
         ema_decay: ema <- decay ema + (1 - decay) params, after the update.
         ema_warmup: after s updates the decay is at most (1 + s) / (10 + s), as in

@@ -550,3 +550,29 @@ def test_the_history_keeps_the_last_losses_of_each_step():
     state = sampler.update(state, t, jnp.array([1.0, 2.0, 9.0, 3.0, 4.0, 7.0]))
     assert sorted(np.asarray(state.losses[1])) == [4.0, 7.0]
     assert list(state.counts) == [1, 7, 1]
+
+
+@pytest.mark.parametrize(
+    ("betas", "ends"),
+    [
+        (schedules.linear_betas, {"start": 0.002, "end": 0.4}),
+        (schedules.quadratic_betas, {"start": 0.002, "end": 0.4}),
+        (schedules.warmup_betas, {"start": 0.002, "end": 0.4}),
+        (schedules.sigmoid_betas, {"start": 0.002, "end": 0.4}),
+        (schedules.constant_betas, {"value": 0.4}),
+    ],
+)
+def test_a_short_chain_on_the_default_ends_is_warned_of(betas, ends):
+    """50 steps on them leave a lot of x_0, e.g. linear ones sqrt(0.60) of it."""
+    assert len(betas(1000)) == 1000  # warnings are errors, and this gives none
+    listed = ", ".join(f"{name}={value}" for name, value in ends.items())
+    with pytest.warns(UserWarning, match=f"are {listed};") as caught:
+        short = betas(50)
+    assert f"holds {np.sqrt(np.prod(1 - short)):.0%} of x_0" in str(caught[0].message)
+    assert caught[0].filename == __file__ and len(caught) == 1
+    assert np.sqrt(np.prod(1 - betas(50, **ends))) < 0.1
+    default = {"start": 1e-4, "end": 0.02, "value": 0.02}
+    same = {name: default[name] for name in ends}
+    np.testing.assert_array_equal(betas(50, **same), short)
+    with pytest.warns(UserWarning, match="alone: cosine_betas leaves nothing of it"):
+        betas(5)  # where no end below 1 would do

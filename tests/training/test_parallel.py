@@ -50,7 +50,7 @@ def make(accumulate=1, step_sampler=None):
         net.apply,
         schedule,
         tx,
-        loss=lambda s, x0, xt, t, noise, output: simple_loss(s, x0, t, noise, output),
+        loss=simple_loss,
         step_sampler=step_sampler,
         ema_decay=0.9,
         flip=True,

@@ -144,7 +144,9 @@ def test_labels_are_dropped_at_their_rate_and_only_then(schedule):
 
 
 def test_the_network_is_told_the_original_step_of_a_respaced_chain():
-    respaced = make_schedule(linear_betas(100), timesteps=np.array([3, 50, 70, 99]))
+    respaced = make_schedule(
+        linear_betas(100, end=0.2), timesteps=np.array([3, 50, 70, 99])
+    )
 
     def tell(variables, x, t, label, train, *, rngs):
         return jnp.broadcast_to(t.astype(jnp.float32).reshape(-1, 1, 1, 1), x.shape)
