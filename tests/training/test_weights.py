@@ -1,4 +1,4 @@
-"""The weights and their average, told apart from the update to the pictures of a run."""
+"""The weights and their average, told apart from an update to a run's pictures."""
 
 import dataclasses
 import json
