@@ -51,14 +51,16 @@ def heun(
     """
     if churn < 0:
         raise ValueError(f"churn must not be negative; got {churn}")
-    step = Closure(
-        _step,
-        churn=float(churn) if churn > 0 else None,
-        churn_range=tuple(map(float, churn_range)),
-        churn_noise=float(churn_noise),
-        trained_on=trained_on,
-    )
-    return Sampler(_start, step)
+    churning = None
+    if churn > 0:
+        churning = Closure(
+            churned,
+            churn=float(churn),
+            churn_range=tuple(map(float, churn_range)),
+            churn_noise=float(churn_noise),
+            trained_on=trained_on,
+        )
+    return Sampler(_start, Closure(_step, churning=churning))
 
 
 def heun_update(
@@ -141,9 +143,9 @@ def _start(schedule: Schedule, x: Array) -> SampleState:
     table = schedule.alphas_cumprod
     if not isinstance(table, jax.core.Tracer) and np.asarray(table)[-1] == 0:
         raise ValueError(
-            "heun cannot start from zero terminal SNR, where sigma is infinite: "
-            "respace the chain to end below its last step, or use ddim; got "
-            f"alpha_bar = 0 at step {schedule.num_steps - 1}"
+            "heun cannot start from zero terminal SNR, where sigma is infinite: respace "
+            "the chain to end below its last step, or use ddim; got alpha_bar = 0 at "
+            f"step {schedule.num_steps - 1}"
         )
     return SampleState(x)
 
@@ -156,24 +158,12 @@ def _step(
     state: SampleState,
     i: Array,
     *,
-    churn: Array | None,
-    churn_range: tuple[Array, Array],
-    churn_noise: Array,
-    trained_on: Schedule | None,
+    churning: Closure | None,
 ) -> tuple[SampleState, StepInfo]:
-    if churn is None:
+    if churning is None:
         xt, level = state.x, jax.tree.map(lambda table: table[i][None], schedule)
     else:
-        xt, level = churned(
-            schedule,
-            state.x,
-            i,
-            draw_noise(key, state.x),
-            churn=churn,
-            churn_range=churn_range,
-            churn_noise=churn_noise,
-            trained_on=trained_on,
-        )
+        xt, level = churning(schedule, state.x, i, draw_noise(key, state.x))
     x, x0 = _two_stages(denoise, schedule, xt, i, level)
     return SampleState(x), StepInfo(x0)
 
