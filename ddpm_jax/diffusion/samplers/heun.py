@@ -143,9 +143,9 @@ def _start(schedule: Schedule, x: Array) -> SampleState:
     table = schedule.alphas_cumprod
     if not isinstance(table, jax.core.Tracer) and np.asarray(table)[-1] == 0:
         raise ValueError(
-            "heun cannot start from zero terminal SNR, where sigma is infinite: respace "
-            "the chain to end below its last step, or use ddim; got alpha_bar = 0 at "
-            f"step {schedule.num_steps - 1}"
+            "heun cannot start from zero terminal SNR, where sigma is infinite: use "
+            "ddim, or respace the chain to end below its last step; got alpha_bar = 0 "
+            f"at step {schedule.num_steps - 1}"
         )
     return SampleState(x)
 
