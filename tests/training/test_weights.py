@@ -1,4 +1,4 @@
-"""The weights and their average, told apart from an update to a run's pictures."""
+"""A run tells its weights from their average, from the first state to the pictures."""
 
 import dataclasses
 import json
