@@ -237,9 +237,11 @@ def test_every_edit_heeds_label_scale_sampler_and_steps(learned):
     mask = jnp.zeros((4, 4, 1)).at[:2].set(1.0)
     weights = jnp.array([0.2, 0.9])
     edits = {
-        "image_to_image": lambda **how: learned.image_to_image(key, x0, **how),
+        "image_to_image": lambda **how: learned.image_to_image(key, x0, start=1, **how),
         "inpaint": lambda **how: learned.inpaint(key, x0, mask, resample=1, **how),
-        "interpolate": lambda **how: learned.interpolate(key, *x0, weights, **how),
+        "interpolate": lambda **how: learned.interpolate(
+            key, *x0, weights, start=1, **how
+        ),
     }
     base = {"label": 0, "steps": 5}
     others = (
