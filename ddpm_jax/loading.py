@@ -38,8 +38,8 @@ def load(
 
     Raises:
         FileNotFoundError: if the path holds no checkpoint, or not of that step.
-        ValueError: if no checkpoint is as it was written, or raw weights are asked of
-            what is no run.
+        ValueError: if no checkpoint is as it was written, raw weights are asked of what
+            is no run, or the network is not the run's.
     """
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be 'ema' or 'raw'; got {weights!r}")
@@ -78,6 +78,8 @@ def _read_run(
         shapes = jax.eval_shape(
             lambda key: build.init_params(key, network, config.data), jax.random.key(0)
         )
+        if config.network.own is not None:
+            checkpoints.check_shapes(manager, step, shapes, config.network.own)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = checkpoints.abstract(shapes, jax.tree.map(lambda _: device, shapes))
         restore = {"ema": checkpoints.restore_ema, "raw": checkpoints.restore_raw}

@@ -391,11 +391,11 @@ class Model:
         labels = "none" if data.num_classes is None else f"{data.num_classes} classes"
         if data.class_names is not None:
             labels += f" ({listed(data.class_names)})"
-        schedule = diffusion.schedule
+        schedule, own = diffusion.schedule, self.config.network.own
         return {
             "images": "x".join(map(str, self.image_shape)),
             "labels": labels,
-            "network": f"{count:,} parameters",
+            "network": f"{own + ', ' if own else ''}{count:,} parameters",
             "trained": f"{self.step:,} updates",
             "chain": f"{schedule.num_steps} {schedule.kind} steps",
             "predicts": f"{diffusion.predict}, variance {diffusion.variance}",

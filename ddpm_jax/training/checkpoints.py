@@ -225,6 +225,33 @@ def restore_state(
     return state.replace(ema_params=ema_params)
 
 
+def check_shapes(
+    manager: ocp.CheckpointManager, step: int, params: Any, network: str
+) -> None:
+    """Raises ValueError if a network's parameters are not of the names and shapes saved.
+
+    Of weights that Orbax cannot put there it says only that they cannot be read.
+    """
+    place = pathlib.Path(manager.directory) / str(step) / "ema"
+    saved = _shapes(ocp.PyTreeCheckpointHandler().metadata(place).tree)
+    given = _shapes(params)
+    for name in sorted(saved.keys() | given.keys()):
+        theirs, ours = saved.get(name, "none"), given.get(name, "none")
+        if theirs != ours:
+            raise ValueError(
+                f"the network is not the {network} of the run {manager.directory.parent}"
+                f": the shape of {name} is {ours}, there {theirs}"
+            )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of every leaf by its path."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
 def abstract(state: Any, shardings: Any) -> Any:
     """Shapes, dtypes and places of a state: what a restore is to produce."""
     return jax.tree.map(

@@ -153,6 +153,9 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
             processes.barrier("done")
             return Outcome(first_step, None)
         if newest >= 0:
+            if (own := config.network.own) is not None:
+                params = abstract_state.params
+                checkpoints.check_shapes(manager, first_step, params, own)
             target = checkpoints.abstract(abstract_state, runner.shardings)
             state = checkpoints.restore_state(manager, first_step, target)
             state = runner.from_saved(state)
@@ -371,12 +374,12 @@ def _grid_drawer(config: Config, network: Network) -> Callable[[Any], np.ndarray
 def _summary(config: Config, description: str, abstract_state, workdir) -> str:
     count = sum(np.prod(x.shape) for x in jax.tree.leaves(abstract_state.params))
     diffusion, devices = config.diffusion, jax.devices()
-    schedule = diffusion.schedule
+    schedule, own = diffusion.schedule, config.network.own
     return "\n".join(
         f"{name:<9} " + text.replace("\n", "\n" + " " * 10)
         for name, text in (
             ("data", description),
-            ("network", f"{count:,} parameters, {config.network.dtype}"),
+            ("network", f"{count:,} parameters, {own or config.network.dtype}"),
             (
                 "diffusion",
                 f"{schedule.num_steps} {schedule.kind} steps, at whose end "
