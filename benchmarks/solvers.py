@@ -86,7 +86,7 @@ def normal_errors(kind: Any, std: float) -> dict[str, dict[int, float]]:
     """The error of the standard deviation, by row and calls."""
     config = ScheduleConfig(kind=kind)
     log_alpha = 0.5 * np.cumsum(np.log1p(-build.make_betas(config)))
-    denoise = Closure(exact, log_alpha=jnp.asarray(log_alpha, float), std=std)
+    network = Closure(exact, log_alpha=jnp.asarray(log_alpha, float), std=std)
     x, table = jnp.ones((1, 1)), {}
     for name, spacing, options in ROWS:
         sampler = getattr(samplers, name)(**options)
@@ -95,9 +95,8 @@ def normal_errors(kind: Any, std: float) -> dict[str, dict[int, float]]:
             chain = build.make_schedule(
                 config, steps=steps_of(name, calls), spacing=spacing
             )
-            key = jax.random.key(0)
             std_0 = samplers.sample(
-                key, denoise, chain, x.shape, sampler=sampler, x_init=x
+                0, network, chain, x.shape, sampler=sampler, x_init=x
             )
             errors[calls] = abs(float(std_0[0, 0]) - std)
         table[shown(sampler, name, spacing, options)] = errors
@@ -113,7 +112,7 @@ def cut_effect(std: float) -> dict[str, dict[str, float]]:
     betas = build.make_betas(config)
     log_alpha = 0.5 * np.cumsum(np.log1p(-betas))
     lambdas = log_alpha - 0.5 * np.log(-np.expm1(2 * log_alpha))
-    denoise = Closure(exact, log_alpha=jnp.asarray(log_alpha, float), std=std)
+    network = Closure(exact, log_alpha=jnp.asarray(log_alpha, float), std=std)
     x, table = jnp.ones((1, 1)), {}
     for spacing in ("logsnr", "karras"):
         for cut in (-np.inf, solver_spacing.LAMBDA_MIN):
@@ -122,9 +121,9 @@ def cut_effect(std: float) -> dict[str, dict[str, float]]:
             below = np.interp(positions, range(1000), lambdas) < -5.11
             row = {"steps below -5.1": float(below.sum())}
             for name in ("dpm_solver_pp", "unipc", "heun"):
-                sampler = getattr(samplers, name)()
+                sampler = build.make_sampler(name)
                 std_0 = samplers.sample(
-                    jax.random.key(0), denoise, chain, (1, 1), sampler=sampler, x_init=x
+                    0, network, chain, (1, 1), sampler=sampler, x_init=x
                 )
                 row[name] = abs(float(std_0[0, 0]) - std)
             table[f"{spacing}, lambda_min {cut:g}"] = row
@@ -181,13 +180,6 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(apart + traces - 2 * np.sqrt(np.maximum(cross, 0)).sum())
 
 
-def digits_sampler(name: str, options: dict) -> Sampler:
-    """The sampler as `sample.py` makes it, with the row's options."""
-    if not options:
-        return build.make_sampler(name)
-    return getattr(samplers, name)(**options)
-
-
 def digits_distances(
     workdir: pathlib.Path, *, num: int, seeds: int
 ) -> dict[str, dict[str, list[float]]]:
@@ -205,7 +197,7 @@ def digits_distances(
     label = jnp.arange(batch) % 10
 
     def draw(seed: int, sampler: Sampler, steps: int, spacing: str) -> np.ndarray:
-        keys = [jax.random.key(1000 * seed + i) for i in range(num // batch)]
+        keys = [1000 * seed + i for i in range(num // batch)]
         how = {"sampler": sampler, "steps": steps, "spacing": spacing, "label": label}
         return np.concatenate(
             [to_uint8(model.sample(key, batch, progress=False, **how)) for key in keys]
@@ -215,7 +207,7 @@ def digits_distances(
         if spacing in NOT_ON_DIGITS:
             continue
         began = time.perf_counter()
-        sampler = digits_sampler(name, options)
+        sampler = getattr(samplers, name)(**options)
         row = {}
         for calls in DIGITS_CALLS:
             how = (sampler, steps_of(name, calls), spacing)
