@@ -228,7 +228,7 @@ def restore_state(
 def check_shapes(
     manager: ocp.CheckpointManager, step: int, params: Any, network: str
 ) -> None:
-    """Raises ValueError if a network's parameters are not of the names and shapes saved.
+    """Raises ValueError unless a network's parameters are named and shaped as saved.
 
     Of weights that Orbax cannot put there it says only that they cannot be read.
     """
@@ -239,7 +239,7 @@ def check_shapes(
         theirs, ours = saved.get(name, "none"), given.get(name, "none")
         if theirs != ours:
             raise ValueError(
-                f"the network is not the {network} of the run {manager.directory.parent}"
+                f"the network is not the {network} of {manager.directory.parent}"
                 f": the shape of {name} is {ours}, there {theirs}"
             )
 
