@@ -63,6 +63,7 @@ def written(figure, path):
     return pixels
 
 
+@pytest.mark.filterwarnings("ignore:x_T still holds")  # 200 steps are a picture
 def test_the_schedules_are_the_closed_forms(tmp_path):
     figure = schedules.draw(200)
     signal, snr = figure.axes
