@@ -10,10 +10,13 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from toy import toy_model
 
 import ddpm_jax
 from ddpm_jax import drawing, progress
 from ddpm_jax.command import read_config
+from ddpm_jax.diffusion.samplers import ddim
+from ddpm_jax.images import grid, strip, to_picture, to_uint8
 from ddpm_jax.ownership import claimed
 from ddpm_jax.training import loop
 
@@ -112,7 +115,7 @@ def load_changed(monkeypatch, run, change):
     """Has every draw read the run with other weights."""
     model = ddpm_jax.load(run)
     changed = dataclasses.replace(model, params=change(model.params))
-    monkeypatch.setattr(ddpm_jax, "load", lambda path, **_: changed)
+    monkeypatch.setattr(ddpm_jax, "load", lambda path, *, weights, agree: changed)
 
 
 def test_labels_take_turns(run, tmp_path, monkeypatch):
@@ -132,13 +135,95 @@ def test_labels_take_turns(run, tmp_path, monkeypatch):
     assert Image.open(tmp_path / "mixed" / "00004.png").info["label"] == "1"
 
 
+@pytest.fixture
+def toys(monkeypatch):
+    """Has every draw read a toy, whose average is not its weights."""
+    how = {"size": 8, "classes": 10, "num_steps": 12, "rederive": False}
+    models = {x: toy_model(i, **how) for i, x in enumerate(("ema", "raw"))}
+    monkeypatch.setattr(
+        ddpm_jax, "load", lambda path, *, weights, agree: models[weights]
+    )
+    return models
+
+
+BASE = {"num": 5, "batch_size": 5, "steps": 6, "sampler": "ddim", "label": (4,)}
+OPTIONS = [
+    *({"sampler": x} for x in ("ddpm", "dpm_solver_pp", "unipc", "heun")),
+    {"seed": 3},
+    {"weights": "raw"},
+    {"steps": 4},
+    {"steps": None},
+    {"spacing": "trailing"},
+    {"spacing": "karras"},
+    {"spacing": "karras", "lambda_min": -1.0},
+    {"sampler": "unipc", "lambda_min": -1.0},
+    {"eta": 0.3},
+    {"eta": 1.0},
+    {"rederive": True},
+    {"label": None},
+    {"label": (7,)},
+    {"label": (1, "8")},
+    {"guidance": 2.5},
+]
+
+
+def in_python(models, *, num, seed=0, weights="ema", eta=0.0, label=None, **how):
+    """The call that sample.py stands for."""
+    how.pop("batch_size")
+    if eta:
+        how["sampler"] = ddim(eta=eta)
+    if label is not None:
+        how["label"] = [int(label[i % len(label)]) for i in range(num)]
+    *_, (_, x) = models[weights].sample_iter(jax.random.key(seed), num, **how)
+    return to_uint8(x).astype(int)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=repr)
+def test_every_option_is_the_same_call_in_python(toys, tmp_path, options):
+    told = {**BASE, **options}
+    images = drawn(tmp_path, tmp_path / "out", **told)
+    python = in_python(toys, **told)
+    assert np.abs(images - python).max() <= 1
+    assert np.abs(images - in_python(toys, **BASE)).max() > 2
+    if told.pop("lambda_min", None):  # else it might be the spacing alone
+        assert np.abs(images - in_python(toys, **told)).max() > 2
+
+
 @pytest.mark.parametrize(
     ("sampler", "spacing"),
     [("ddim", "uniform"), ("dpm_solver_pp", "logsnr"), ("heun", "heun")],
 )
-def test_every_sampler_draws(run, tmp_path, sampler, spacing):
-    draw(run, tmp_path, sampler=sampler, label=(1,), guidance=2.0)
-    assert Image.open(tmp_path / "grid.png").info["spacing"] == spacing
+def test_a_picture_says_how_it_was_drawn(toys, tmp_path, sampler, spacing):
+    told = {"sampler": sampler, "label": (1,), "guidance": 2.0, "seed": 7}
+    draw(tmp_path, tmp_path / "out", **told)
+    info = Image.open(tmp_path / "out" / "grid.png").info
+    said = {"sampler": sampler, "label": "1", "guidance": "2.0", "seed": "7"}
+    said |= {"spacing": spacing, "steps": "5", "eta": "0.0", "weights": "ema"}
+    assert said.items() <= info.items()
+    assert info["trained steps"] == "0" and info["workdir"] == str(tmp_path)
+
+
+def test_pictures_hold_the_images_and_their_chain(toys, tmp_path):
+    told = {**BASE, "num": 4, "batch_size": 4}
+    images = drawn(tmp_path, tmp_path / "out", strip=True, gif=True, png=True, **told)
+    out = tmp_path / "out"
+    shown = np.asarray(to_picture(grid(images.astype(np.uint8))))
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "grid.png")), shown)
+    walked = toys["ema"].sample_iter(
+        jax.random.key(0), 4, steps=6, sampler="ddim", label=4
+    )
+    frames = [to_uint8(x) for _, x in walked]
+    expected = np.asarray(to_picture(strip(frames))).astype(int)
+    found = np.asarray(Image.open(out / "strip.png")).astype(int)
+    assert found.shape == expected.shape and np.abs(found - expected).max() <= 1
+    pictures = [np.asarray(to_picture(grid(frame))).astype(int) for frame in frames]
+    # Pillow shows a frame that is like the one before for longer.
+    pictures = [x for i, x in enumerate(pictures) if np.any(x != pictures[i - 1])]
+    moving = Image.open(out / "chain.gif")
+    assert moving.n_frames == len(pictures) > 3
+    for i, picture in enumerate(pictures):
+        moving.seek(i)
+        assert np.abs(np.asarray(moving.convert("L")) - picture).max() <= 2
 
 
 @pytest.mark.parametrize(
