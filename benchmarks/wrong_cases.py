@@ -74,18 +74,20 @@ def fields(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"--{prefix}{name}", hints[item.name]
 
 
-def of_every_field(config: Any) -> Iterator[tuple[str, ...]]:
-    """Each option of `train.py` misspelt, without a value, and of another type."""
-    for option, hint in fields(config, ""):
-        yield (f"{option[:-1]}x{option[-1]}", "1")
+def of_every_field(config: Any) -> Iterator[Words]:
+    """Each option of `train.py` misspelt, without a value, or of another type."""
+    for i, (option, hint) in enumerate(fields(config, "")):
+        faults: list[Words] = [(f"{option[:-1]}x{option[-1]}", "1")]
         numbers = {int, float} & {hint, *typing.get_args(hint)}
         if hint is bool:
-            yield (option, "maybe")
+            faults.append((option, "maybe"))
         elif numbers or typing.get_origin(hint) is typing.Literal:
-            yield (option,)
-            yield (option, "many")
+            faults.append((option, "many"))
+            if typing.get_origin(hint) is not tuple:  # which may be empty
+                faults.append((option,))
         if hint is int or int in typing.get_args(hint):
-            yield (option, "1.5")
+            faults.append((option, "1.5"))
+        yield faults[i % len(faults)]
 
 
 RANGES = {  # options of `train.py`, and values that none can have
@@ -308,7 +310,7 @@ def of_interop(root: pathlib.Path) -> Iterator[Words]:
         yield ("export", run, new, *words.split())
     for path in ("", "file", "empty", "missing", "later", "run/config.json"):
         yield ("export", str(root / path), new, "--format", "npz")
-    for path in ("file", "empty", "run", "file/below"):
+    for path in ("file", "run", "file/below"):
         yield ("export", run, str(root / path), "--format", "npz")
     for path in ("", "/proc/none", "/dev/null"):
         yield ("export", run, path, "--format", "npz")
@@ -326,7 +328,7 @@ def of_interop(root: pathlib.Path) -> Iterator[Words]:
     ):
         yield ("import", str(root / path), "--workdir", new)
     yield ("import", os.fsencode(root) + b"/" + NO_TEXT, "--workdir", new)
-    for path in ("file", "empty", "run", "file/below"):
+    for path in ("file", "run", "file/below"):
         yield ("import", weights, "--workdir", str(root / path))
     for path in ("", "/proc/none", "/dev/null"):
         yield ("import", weights, "--workdir", path)
@@ -360,11 +362,11 @@ def _of_workdirs(root: pathlib.Path, more: tuple[str, ...]) -> Iterator[tuple]:
 def cases(root: pathlib.Path) -> Iterator[tuple[str, Words]]:
     """All of them: the name of a command, its arguments."""
     for program, of in {
-        "train": of_train,
         "sample": of_sample,
         "interop": of_interop,
         "likelihood": of_likelihood,
         "figures": of_figures,
         "data": of_data,
+        "train": of_train,
     }.items():
         yield from ((program, arguments) for arguments in of(root))

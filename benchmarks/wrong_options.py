@@ -14,7 +14,6 @@ device yet: as from a shell, but within tenths of a second.
 
 import argparse
 import collections
-import contextlib
 import hashlib
 import importlib
 import os
@@ -92,8 +91,9 @@ def _become(program: str, arguments: list[str], here: pathlib.Path, log) -> None
             if name.endswith(".py"):
                 runpy.run_path(str(ROOT / name), run_name="__main__")
             else:
-                with contextlib.suppress(KeyError):  # or runpy warns that it is there
-                    del sys.modules[name]
+                for there in (name, f"{name}.__main__"):  # or runpy warns of it
+                    if hasattr(sys.modules.get(there), "main"):
+                        del sys.modules[there]
                 runpy.run_module(name, run_name="__main__")
             code = 0
         except SystemExit as end:
@@ -140,6 +140,7 @@ def main() -> None:
         root.mkdir()
         make_tree(root)
         before = snapshot(root)
+        whole = shutil.copytree(root, pathlib.Path(scratch) / "whole")
         for program, arguments in cases(root):
             if options.only not in (None, program):
                 continue
@@ -153,9 +154,7 @@ def main() -> None:
                 changed = {x for x in before | after if before.get(x) != after.get(x)}
                 found = f"{found or ''} changed {sorted(changed)[:5]}".strip()
                 shutil.rmtree(root)
-                root.mkdir()
-                make_tree(root)
-                before = snapshot(root)
+                shutil.copytree(whole, root)
             if found:
                 faults.append(f"{program} {words}: {found}")
                 print(faults[-1], flush=True)
