@@ -138,11 +138,7 @@ def test_labels_follow_the_names_of_the_run(tmp_path, resident, before, want):
         resident=resident,
         image_size=8,
     )
-    source = feed.read_source(
-        config,
-        lambda: build.load_images(config, "train"),
-        lambda: build.open_images(config, "train"),
-    )
+    source = feed.read_source(config, build.read_images)
     old = before and dataclasses.replace(config, class_names=before)
     names = feed.kept_class_names(config, source, old)
     assert names == want
