@@ -1,6 +1,5 @@
 """Figures show what the tables and the samplers say, as PNGs of a sane size."""
 
-import dataclasses
 import pathlib
 import sys
 
@@ -9,13 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from toy import toy_model
 
 from ddpm_jax import build
-from ddpm_jax.command import read_config
-from ddpm_jax.data import load_digits
+from ddpm_jax.data import load_digits, to_float
+from ddpm_jax.diffusion import editing
+from ddpm_jax.diffusion.noise import draw_noise, fold_in
 from ddpm_jax.diffusion.samplers import sample
+from ddpm_jax.diffusion.schedules import cosine_betas, linear_betas
 from ddpm_jax.figures import (
     __main__,
+    bound,
     forward,
     guidance,
     img2img,
@@ -26,31 +29,36 @@ from ddpm_jax.figures import (
     steps,
     style,
 )
+from ddpm_jax.figures import subject as subjects
 from ddpm_jax.figures.gallery import gallery
 from ddpm_jax.figures.subject import Subject, pick
-from ddpm_jax.model import Model
+from ddpm_jax.images import to_uint8
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def subject():
-    """One level of the smoke network, untrained, with the digits."""
-    config = read_config(ROOT / "configs" / "smoke.py")
-    small = {"multipliers": (1,), "attention_resolutions": ()}
-    small = dataclasses.replace(config.network, **small)
-    config = dataclasses.replace(config, network=small)
-    network = build.make_network(config)
-    initial = jax.jit(lambda key: build.init_params(key, network, config.data))
-    model = Model(
-        params=initial(jax.random.key(0)),
-        schedule=build.make_schedule(config.diffusion.schedule),
-        config=config,
-        network=network,
-        step=0,
-    )
+    """A toy model, with the digits."""
+    model = toy_model(size=8, classes=10, num_steps=20)
     train, test = load_digits("train"), load_digits("test")
     return Subject(model=model, train=train, test=test, seed=3, num=8)
+
+
+def shown(figure, rows, columns):
+    """(pictures (rows, columns, h, w), column titles, row labels) of a gallery."""
+    axes = figure.axes[0]
+    pictures = np.stack([np.asarray(x.get_array())[..., 0] for x in axes.images])
+    texts = [text.get_text() for text in axes.texts]
+    assert len(texts) == rows + columns
+    pictures = pictures.reshape(rows, columns, *pictures.shape[1:]).astype(int)
+    return pictures, texts[:columns], texts[columns:]
+
+
+def same(pictures, x):
+    """Holds that the pictures are these floats, to a grey level."""
+    expected = to_uint8(np.asarray(x))[..., 0].astype(int)
+    assert pictures.shape == expected.shape and np.abs(pictures - expected).max() <= 1
 
 
 def written(figure, path):
@@ -88,13 +96,25 @@ def test_the_schedules_are_the_closed_forms(tmp_path):
 def test_the_forward_chain_keeps_its_share_of_the_image(subject, tmp_path):
     image = jnp.full((1, 8, 8, 1), 0.5)
     betas = np.full(10, 0.1)
-    shown = forward.noised(betas, image, jnp.zeros_like(image), np.array([0, 1, 5, 10]))
+    noised = forward.noised(
+        betas, image, jnp.zeros_like(image), np.array([0, 1, 5, 10])
+    )
     expected = 0.5 * 0.9 ** (np.array([0, 1, 5, 10]) / 2) * 127.5 + 127.5
-    np.testing.assert_allclose(shown[:, 0, 0, 0], expected, atol=0.51)
+    np.testing.assert_allclose(noised[:, 0, 0, 0], expected, atol=0.51)
     figure = forward.draw(subject)
-    assert len(figure.axes[0].images) == 2 * 11
-    first = figure.axes[0].images[0].get_array()
-    np.testing.assert_array_equal(first[..., :1], pick(subject, 1).images[0])
+    pictures, titles, names = shown(figure, 2, 11)
+    real = pick(subject, 1).images
+    noise = np.asarray(
+        jax.random.normal(jax.random.fold_in(subject.key, 1), real.shape)
+    )
+    x0 = real / 127.5 - 1
+    for row, betas in enumerate((linear_betas(1000), cosine_betas(1000))):
+        np.testing.assert_array_equal(pictures[row, 0], real[0, ..., 0])
+        bars = np.cumprod(1 - betas)[np.arange(99, 1000, 100)]
+        for picture, bar in zip(pictures[row, 1:], bars, strict=True):
+            same(picture[None], np.sqrt(bar) * x0 + np.sqrt(1 - bar) * noise)
+    assert titles == [str(100 * i) for i in range(11)]
+    assert names == ["linear", "cosine"]
     written(figure, tmp_path / "forward.png")
 
 
@@ -112,11 +132,139 @@ def test_the_sampling_figure_shows_what_sample_draws(subject, tmp_path):
     written(sampling.draw(subject), tmp_path / "sampling.png")
 
 
-@pytest.mark.parametrize("module", [guidance, interpolation, img2img])
-def test_the_galleries_of_a_run_are_written(module, subject, tmp_path, monkeypatch):
-    if hasattr(module, "DEPTHS"):  # each is a program to compile
-        monkeypatch.setattr(module, "DEPTHS", (0.5,))
-    written(module.draw(subject), tmp_path / "figure.png")
+def test_the_sampling_figure_has_x_t_over_the_x_0_seen_in_it(subject):
+    model = subject.model
+    figure = sampling.draw(subject)
+    indices = sampling.shown_indices(20)
+    pictures, titles, names = shown(figure, 4, len(indices))
+    assert titles == [str(i) for i in indices]
+    labels, digits = np.array([6, 0]), subject.train.label_names
+    kinds = ("$x_t$", "predicted $x_0$")
+    assert names == [f"“{digits[label]}”, {kind}" for label in labels for kind in kinds]
+    keys = build.image_keys(subject.key, 0, 2)
+    start = draw_noise(fold_in(keys, 20), jax.ShapeDtypeStruct((2, 8, 8, 1), "float32"))
+    after = {20: start} | dict(model.sample_iter(subject.key, 2, label=labels))
+    denoise = jax.jit(model.denoiser(labels))
+    for column, i in enumerate(indices):
+        x = after[i + 1]
+        same(pictures[::2, column], x)
+        same(pictures[1::2, column], denoise(model.schedule, x, jnp.asarray(i)).x0)
+
+
+def test_a_row_of_guidance_is_one_noise_and_label_under_every_scale(subject, tmp_path):
+    figure = guidance.draw(subject)
+    pictures, titles, names = shown(figure, 4, 8)
+    labels = np.array([5, 8, 1, 4])
+    assert names == [f"“{subject.train.label_names[i]}”" for i in labels]
+    assert titles == ["0", "0.5", "1", "1.5", "2", "3", "5", "8"]
+    how = {"sampler": "ddim", "steps": 20, "label": labels}
+    for column, title in enumerate(titles):
+        x = subject.model.sample(subject.key, 4, guidance=float(title), **how)
+        same(pictures[:, column], x)
+    assert np.abs(pictures[:, 0] - pictures[:, 7]).max() > 20
+    written(figure, tmp_path / "guidance.png")
+
+
+def test_a_row_of_image_to_image_starts_ever_earlier(subject, tmp_path):
+    figure = img2img.draw(subject)
+    pictures, titles, _ = shown(figure, 3, 9)
+    images = pick(subject, 3).images
+    np.testing.assert_array_equal(pictures[:, 0], images[..., 0])
+    x0 = to_float(jnp.asarray(images))
+    assert titles == ["real", *(str(2 * i - 1) for i in range(1, 9))]
+    keys = build.image_keys(subject.key, 0, 3)
+    denoise, chain = subject.model.denoiser(), subject.model.schedule
+    for column in (1, 4, 8):
+        index = int(titles[column])
+        x = editing.image_to_image(keys, denoise, chain, x0, start_index=index)
+        same(pictures[:, column], x)
+    written(figure, tmp_path / "img2img.png")
+
+
+def test_between_two_images_stand_the_mixed_ones(subject, tmp_path):
+    figure = interpolation.draw(subject)
+    pictures, titles, names = shown(figure, 3, 9)
+    images = pick(subject, 2).images
+    for row in pictures:
+        np.testing.assert_array_equal(row[[0, -1]], images[..., 0])
+    assert titles == ["real", "0", "1/6", "1/3", "1/2", "2/3", "5/6", "1", "real"]
+    assert [name.split("\n")[0] for name in names] == [*["Ho et al.,"] * 2, "DDIM,"]
+    first, second = to_float(jnp.asarray(images))
+    weights, model = jnp.arange(7) / 6, subject.model
+    mix = (first, second, weights)
+    for row, index in enumerate((2, 5)):
+        assert names[row].endswith(f"= {index}")
+        x = editing.interpolate(
+            subject.key, model.denoiser(), model.schedule, *mix, start_index=index
+        )
+        same(pictures[row, 1:-1], x)
+    free = model.denoiser(clip=False)
+    same(pictures[2, 1:-1], editing.interpolate_latents(free, model.schedule, *mix))
+    written(figure, tmp_path / "interpolation.png")
+
+
+def test_the_bound_is_drawn_term_by_term(subject, tmp_path):
+    figure = bound.draw(subject)
+    each, running = figure.axes
+    x0 = to_float(jnp.asarray(subject.test.images[:8]))
+    labels = subject.test.labels[:8]
+    told = subject.model.bits_per_dim(subject.key, x0, label=labels)
+    terms = np.asarray(told.terms).mean(0)
+    line, dot = each.lines
+    np.testing.assert_allclose(line.get_ydata(), terms[1:], rtol=1e-3)
+    np.testing.assert_array_equal(line.get_xdata(), np.arange(1, 20))
+    np.testing.assert_allclose(dot.get_ydata(), terms[:1], rtol=1e-3)
+    line, dot = running.lines
+    np.testing.assert_allclose(line.get_ydata(), np.cumsum(terms), rtol=1e-3)
+    np.testing.assert_allclose(dot.get_ydata(), terms[:1], rtol=1e-3)
+    total = float(np.mean(told.total))
+    found = running.get_title(loc="left").split(": ")[1].split(" ")[0]
+    assert abs(float(found) - total) <= 0.011
+    written(figure, tmp_path / "bound.png")
+
+
+def test_a_line_of_steps_is_the_distance_at_its_price(subject, tmp_path, monkeypatch):
+    monkeypatch.setattr(steps, "CALLS", (5, 10))
+    figure = steps.draw(subject)
+    lines = {line.get_label(): line for line in figure.axes[0].lines[:5]}
+    assert list(lines) == list(steps.NAMES.values())
+    assert set(steps.NAMES) == set(build.SAMPLERS)
+    train, test = subject.train.images, subject.test.images
+
+    def distance(images):
+        a, b = (x.reshape(len(x), -1) / 127.5 - 1 for x in (images, train))
+        return np.median([np.sqrt(np.min(np.sum((b - x) ** 2, 1))) for x in a])
+
+    held_out = distance(test)
+    for name, calls in (("ddpm", [5, 10]), ("heun", [5, 9])):
+        line = lines[steps.NAMES[name]]
+        assert line.get_xdata().tolist() == calls
+        for count, found in zip(calls, line.get_ydata(), strict=True):
+            number = (count + 1) // 2 if name == "heun" else count
+            x = subject.model.sample(
+                subject.key, 8, sampler=name, steps=number, label=np.arange(8)
+            )
+            expected = distance(to_uint8(x)) / held_out
+            np.testing.assert_allclose(found, expected, rtol=1e-2)
+    written(figure, tmp_path / "steps.png")
+
+
+def test_a_run_is_shown_with_the_images_of_its_splits(subject, monkeypatch):
+    monkeypatch.setattr(subjects, "load", lambda workdir: subject.model)
+    opened = subjects.open_subject("run", seed=5, num=9)
+    assert (opened.seed, opened.num) == (5, 9) and opened.model is subject.model
+    np.testing.assert_array_equal(opened.train.images, subject.train.images)
+    np.testing.assert_array_equal(opened.test.images, subject.test.images)
+    with pytest.raises(ValueError, match="--num must be at least 2; got 1"):
+        subjects.open_subject("run", seed=5, num=1)
+
+
+def test_what_is_picked_is_of_different_classes(subject):
+    picked = pick(subject, 10)
+    assert sorted(picked.labels) == list(range(10))
+    for image, label in zip(picked.images, picked.labels, strict=True):
+        (place,) = np.nonzero((subject.test.images == image).all((1, 2, 3)))
+        assert subject.test.labels[place[0]] == label
 
 
 def test_what_is_given_stays_in_an_inpainted_picture(subject, tmp_path):
