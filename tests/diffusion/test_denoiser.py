@@ -90,6 +90,19 @@ def test_every_model_gives_the_data_back_from_every_sampler(name, kind, clip):
     assert abs(np.std(x) / SPREAD - 1) < 4 / np.sqrt(2 * count) + 0.015
 
 
+@pytest.mark.parametrize("clip", [None, guidance.clip_static()])
+@pytest.mark.parametrize("kind", PREDICT)
+@pytest.mark.parametrize("rule", ["fixed_small", "learned", "learned_range"])
+def test_every_variance_gives_the_data_back(rule, kind, clip):
+    """The whole chain of ancestral sampling; `fixed_large` is in the law above."""
+    network = normal_network(kind, variance=rule if rule != "fixed_small" else None)
+    variance = getattr(transitions, rule)
+    denoise = denoiser(network, predict=PREDICT[kind], variance=variance, clip=clip)
+    x = samplers.sample(KEY, denoise, FULL, (64, 64))
+    assert abs(np.mean(x) - MEAN) < 4 * SPREAD / np.sqrt(x.size)
+    assert abs(np.std(x) / SPREAD - 1) < 4 / np.sqrt(2 * x.size) + 0.015
+
+
 @pytest.mark.parametrize("kind", PREDICT)
 @pytest.mark.parametrize("rule", ["fixed_small", "learned", "learned_range"])
 def test_the_variance_is_read_as_the_model_says(rule, kind):
