@@ -219,6 +219,13 @@ def check_network(network: Network, config: Config) -> None:
                 f"a network must have {name} (see ddpm_jax.networks.Network); "
                 f"{type(network).__name__} has not"
             )
+    try:
+        hash(network)
+    except TypeError as error:
+        raise ValueError(
+            "a network must be hashable, as Linen modules and frozen dataclasses are; "
+            f"{type(network).__name__} is not"
+        ) from error
     wanted = out_channels(config)
     if network.out_channels != wanted:
         raise ValueError(

@@ -46,6 +46,11 @@ def load(
     items = checkpoints.MODEL if weights == "ema" else checkpoints.RAW
     directory = pathlib.Path(path) / "checkpoints"
     if not directory.is_dir():
+        if network is not None:
+            raise ValueError(
+                f"network= is of a run that was given one; {path} is no run (no "
+                "checkpoints/)"
+            )
         if weights == "raw":
             raise ValueError(
                 f"{path} is no run (no checkpoints/), and has no raw weights"

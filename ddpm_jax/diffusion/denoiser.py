@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .closures import Closure, as_closure
-from .parametrisations import Predict, Prediction, from_eps, from_x0
+from .parametrisations import Parametrisation, Predict, Prediction, from_eps, from_x0
 from .schedules import Schedule
 from .variances import Variance, VarianceRule, as_variance, fixed_large
 
@@ -45,10 +45,10 @@ class Denoiser(Closure):
         """Raises the ValueError of a model that cannot work on a concrete schedule."""
         # Tried out on one number and not under a trace, where no value is concrete.
         one = jnp.ones(1, schedule.betas.dtype)
-        for name, value in self.values.items():
+        for value in self.values.values():
             if isinstance(value, Denoiser):
                 value.check(schedule)
-            elif name == "predict":
+            elif isinstance(value, Parametrisation):
                 value(schedule, one, jnp.zeros(1, jnp.int32), one)
 
 
@@ -156,6 +156,7 @@ def _estimate(
     rederive: bool,
 ) -> Estimate:
     output = network(x, jnp.full(x.shape[:1], schedule.timesteps[i]))
+    output = output.astype(x.dtype)  # a loop's state keeps its type
     prediction, spread = read(
         schedule,
         x,

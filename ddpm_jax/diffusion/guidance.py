@@ -87,6 +87,8 @@ def classifier_free(
             brought back to that of the conditional one, 0 to 1 (Lin et al. 2023, 3.4).
     """
     if isinstance(conditional, Denoiser):
+        if "network" not in conditional.values:
+            raise ValueError("guidance needs a denoiser of a network; got another one")
         guided = classifier_free(
             conditional.values["network"],
             label,

@@ -23,25 +23,26 @@ class Feed(NamedTuple):
     batches: Callable[[int, int, int], Generator[Chosen | Batch]]
 
 
-def as_source(data: Any) -> Any:
+def as_source(data: Any, names: tuple[str, ...] | None = None) -> Any:
     """Images that Python gives, as a source.
 
     Args:
         data: an `ImageArrays`; a random-access source (`data.ImageSource`); uint8
             images (n, h, w, c); or a pair of them and of whole labels (n,), 0 and up.
+        names: of the classes, where they are known: of a source, in any order.
 
     Raises:
         ValueError: if it is something else.
     """
     if isinstance(data, ImageArrays) or hasattr(data, "image_shape"):
-        return data
+        return data if names is None else relabelled(data, names)
     images, labels = data if isinstance(data, tuple) else (data, None)
     if labels is None:
         return ImageArrays(images=np.asarray(images))
     labels = np.asarray(labels)
     if not np.issubdtype(labels.dtype, np.integer) or not labels.size:
         raise ValueError(f"labels must be whole numbers; got {labels.dtype}")
-    names = tuple(map(str, range(int(labels.max()) + 1)))
+    names = names or tuple(map(str, range(int(labels.max()) + 1)))
     return ImageArrays(
         images=np.asarray(images), labels=labels.astype(np.int32), label_names=names
     )
@@ -57,7 +58,7 @@ def given_kind(config: DataConfig, source: Any) -> DataConfig:
         source="given",
         image_size=height,
         channels=channels,
-        resident=isinstance(source, ImageArrays),
+        resident=config.resident and isinstance(source, ImageArrays),
     )
 
 
@@ -126,7 +127,7 @@ def describe(config: DataConfig, source: Any) -> str:
 def make_feed(config: DataConfig, source: Any) -> Feed:
     """The feed of what `read_source` returned."""
     labelled = config.num_classes is not None
-    if isinstance(source, ImageArrays):
+    if isinstance(source, ImageArrays) and config.resident:
         labels = source.labels if labelled else None
         resident = Resident(source.images, labels)
         count = source.num_examples

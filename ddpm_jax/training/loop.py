@@ -88,7 +88,7 @@ def run(
         own = dataclasses.replace(config.network, own=type(network).__qualname__)
         config = dataclasses.replace(config, network=own)
     if data is not None:
-        data = as_source(data)
+        data = as_source(data, config.data.class_names)
         config = dataclasses.replace(config, data=given_kind(config.data, data))
     if network is None:
         network = build.make_network(config)
@@ -358,6 +358,9 @@ def _grid_drawer(config: Config, network: Network) -> Callable[[Any], np.ndarray
     sample, schedule = config.sample, build.make_schedule(config.diffusion.schedule)
     columns = int(np.ceil(np.sqrt(sample.num)))
     how: dict[str, Any] = {"sampler": sample.sampler, "steps": sample.steps}
+    # What no grid could be drawn with is refused before the first update.
+    sampler = build.make_sampler(sample.sampler)
+    build.make_schedule(config.diffusion.schedule, steps=sample.steps, sampler=sampler)
     if config.data.num_classes is not None:
         how["label"] = np.arange(sample.num) % columns % config.data.num_classes
 
