@@ -213,6 +213,10 @@ def out_channels(config: Config) -> int:
 
 def check_network(network: Network, config: Config) -> None:
     """Raises ValueError unless a network that Python gives suits the config."""
+    if isinstance(network, type):
+        raise ValueError(
+            f"a network must be a module, not its class: call {network.__name__}"
+        )
     for name in ("init", "apply", "out_channels", "null_label"):
         if not hasattr(network, name):
             raise ValueError(
@@ -339,7 +343,19 @@ def conditional(network: Network, params: Any) -> Closure:
 
 
 def image_keys(key: Key, first: int, count: int) -> jax.Array:
-    """The keys of images first..first + count - 1: what makes image i itself."""
+    """The keys of images first..first + count - 1: what makes image i itself.
+
+    Raises:
+        ValueError: if there is more than one key, or the count is no whole number.
+    """
+    key = threefry_key(key)
+    if key.ndim:
+        raise ValueError(
+            "there must be one key, of which every image gets its own; got keys of "
+            f"shape {key.shape}"
+        )
+    if not isinstance(count, int | np.integer) or count < 0:
+        raise ValueError(f"the number of images must be a whole number; got {count!r}")
     return jax.vmap(lambda i: fold_in(key, i))(jnp.arange(first, first + count))
 
 

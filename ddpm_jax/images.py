@@ -23,8 +23,11 @@ def to_uint8(x: jax.Array | np.ndarray) -> np.ndarray:
     The inverse of x / 127.5 - 1. (Ho's and OpenAI's code truncate instead.)
 
     Raises:
+        ValueError: if they are no floats, e.g. uint8 already.
         FloatingPointError: if a value is not finite; no picture shows that.
     """
+    if np.asarray(x).dtype.kind in "iu":
+        raise ValueError(f"images must be floats in [-1, 1]; got {np.asarray(x).dtype}")
     values = np.asarray(x, np.float32)
     if not np.isfinite(values).all():
         raise FloatingPointError(
@@ -40,6 +43,7 @@ def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     Raises:
         ValueError: if the images are of another type or shape.
     """
+    images = np.asarray(images)
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ValueError(
             "a grid is made of (n, h, w, c) uint8: see to_uint8; got "
@@ -119,6 +123,7 @@ def to_picture(image: np.ndarray, enlarge: int | None = None) -> Image.Image:
     Raises:
         ValueError: if it is of floats, of another shape, or not grey or RGB.
     """
+    image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8:
         raise ValueError(
             "a picture must be uint8 of shape (h, w, 1) or (h, w, 3), see to_uint8 and "

@@ -188,6 +188,7 @@ class Model:
         As `diffusion.likelihood.bits_per_dim`, image i with noise of its own: an
         estimate does not depend on the batch.
         """
+        self._check_images(images)
         keys = build.image_keys(key, 0, len(images))
         schedule = self.walk(steps=steps)[1]
         denoise = self.denoiser(label, num=len(images))
@@ -211,6 +212,7 @@ class Model:
             start: how much of the chain is walked, in (0, 1]: the larger, the less is
                 left of the images.
         """
+        self._check_images(images)
         num = len(images)
         sampler, schedule = self.walk(sampler, steps, spacing)
         return editing.image_to_image(
@@ -240,6 +242,7 @@ class Model:
 
         As `diffusion.editing.inpaint`, which says what mask, jump and resample are.
         """
+        self._check_images(images)
         num = len(images)
         sampler, schedule = self.walk(sampler, steps, spacing)
         return editing.inpaint(
@@ -273,6 +276,7 @@ class Model:
             weights: (count,) shares of the second image.
             start: how much of the chain is walked, in (0, 1].
         """
+        self._check_images(jnp.stack([first, second]))
         sampler, schedule = self.walk(sampler, steps, spacing)
         return editing.interpolate(
             key,
@@ -294,6 +298,7 @@ class Model:
         label: Label = None,
     ) -> jax.Array:
         """The latents x_T from which DDIM without clipping leads back to `images`."""
+        self._check_images(images)
         schedule = self.walk("ddim", steps, spacing)[1]
         denoise = self.denoiser(label, num=len(images), clip=False)
         return samplers.ddim_invert(denoise, schedule, images)
@@ -342,6 +347,7 @@ class Model:
         build.check_spacing(steps, spacing, lambda_min)
         if sampler is None or isinstance(sampler, str):
             sampler = build.make_sampler(sampler or "ddpm")
+        samplers.check_sampler(sampler)
         schedule = self.schedule
         if steps is not None:
             schedule = build.make_schedule(
@@ -383,6 +389,15 @@ class Model:
         if data.num_classes is not None:
             label = label_numbers(label, data.class_names)
         return checked_label(label, data.num_classes, num)
+
+    def _check_images(self, images: jax.Array) -> None:
+        """Raises ValueError unless they are a batch of the model's images."""
+        shape, kind = jnp.shape(images), jnp.result_type(images)
+        if shape[1:] != self.image_shape or not jnp.issubdtype(kind, jnp.floating):
+            raise ValueError(
+                f"images must be floats in [-1, 1] of shape (num, h, w, c), (h, w, c) "
+                f"being {self.image_shape}; got {kind} of shape {shape}"
+            )
 
     def _facts(self) -> dict[str, str]:
         """What a person asks first."""

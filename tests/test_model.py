@@ -245,3 +245,51 @@ def test_guidance_one_is_the_conditional_model(model):
     plain = model.sample(key, 2, steps=4, label=5)
     guided = model.sample(key, 2, steps=4, label=5, guidance=1.0)
     np.testing.assert_allclose(guided, plain, atol=1e-5)
+
+
+IMAGES = np.zeros((2, 8, 8, 1), np.float32)
+HOW = {"steps": 2, "label": 1}
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda m: m.sample(0, 2, sampler="ddmi", **HOW), r"one of ddpm, .*got 'ddmi'"),
+        (lambda m: m.sample(0, 2, sampler=ddim, **HOW), r"sampler must be .*: call it"),
+        (lambda m: m.sample_iter(0, 2, sampler=ddim, **HOW), r".*: call it"),
+        (lambda m: m.sample("0", 2, **HOW), r"a key must be .*or a seed.*got '0'"),
+        (lambda m: m.sample(2**70, 2, **HOW), r"a key must be .*of 64 bits"),
+        (lambda m: m.sample(jax.random.split(jax.random.key(0)), 2, **HOW), r"one key"),
+        (lambda m: m.sample(0, "2", **HOW), r"number of images must be .*got '2'"),
+        (
+            lambda m: m.sample(0, 2, guidance=[1.0, 2.0, 3.0], **HOW),
+            r"2 images.*\(3,\)",
+        ),
+        (
+            lambda m: m.sample(0, 2, guidance=lambda t: np.ones(3), **HOW),
+            r"one for each of the batch's 4 examples|2 examples; got shape \(3,\)",
+        ),
+        (lambda m: m.image_to_image(0, IMAGES, spacing="trailing"), r"got none"),
+        (lambda m: m.inpaint(0, IMAGES[0], IMAGES[0], **HOW), r"images must be floats"),
+        (lambda m: m.image_to_image(0, IMAGES.astype("u1"), **HOW), r"got uint8"),
+        (lambda m: m.interpolate(0, IMAGES, IMAGES, [0.5], **HOW), r"\(8, 8, 1\); got"),
+        (lambda m: m.invert(IMAGES[..., [0, 0, 0]], **HOW), r"got float32 of shape"),
+        (
+            lambda m: m.bits_per_dim(0, IMAGES + 2, **HOW),
+            r"in \[-1, 1\]; got .* 2\.\.2",
+        ),
+        (lambda m: m.bits_per_dim(0, 255 - IMAGES.astype("u1"), **HOW), r"got uint8"),
+        (lambda m: m.show(IMAGES.astype("u1")), r"floats in \[-1, 1\]; got uint8"),
+        (lambda m: m.show(IMAGES[0]), r"a grid is made of \(n, h, w, c\)"),
+    ],
+)
+def test_where_a_stranger_errs_one_line_says_it(model, call, line):
+    with pytest.raises(ValueError, match=line) as error:
+        call(model)
+    assert "\n" not in str(error.value)
+
+
+def test_a_seed_is_a_key_and_a_name_a_sampler(model):
+    x = model.sample(jax.random.key(7), 2, sampler=ddim(), **HOW)
+    for seed in (7, np.int64(7), np.asarray(7)):
+        np.testing.assert_array_equal(model.sample(seed, 2, sampler="ddim", **HOW), x)

@@ -102,7 +102,7 @@ def moons(count):
     angle, second = rng.uniform(0, np.pi, count), rng.integers(0, 2, count)
     x = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     x = np.where(second[:, None], np.array([[1.0, 0.5]]) - x, x)
-    x = (x - np.array([[0.5, 0.25]])) / 2 + rng.normal(0, 0.02, x.shape)
+    x = (x - np.array([[0.5, 0.25]])) / 2 + rng.normal(0, 0.05, x.shape)
     return np.round(np.clip(x, -1, 1) * 127.5 + 127.5) / 127.5 - 1
 
 
@@ -116,38 +116,39 @@ def test_an_equinox_network_learns_two_moons():
             features = jnp.concatenate([x, time_embedding(t, 32)], axis=-1)
             return jax.vmap(self.mlp)(features)
 
-    net = Net(eqx.nn.MLP(34, 2, 128, 3, jax.nn.silu, key=jax.random.key(0)))
+    net = Net(eqx.nn.MLP(34, 2, 96, 3, jax.nn.silu, key=jax.random.key(0)))
+    chain = schedules.make_schedule(schedules.cosine_betas(50))
     data = jnp.asarray(moons(4096), jnp.float32)
     params, static = eqx.partition(net, eqx.is_inexact_array)
-    tx = optax.adam(optax.cosine_decay_schedule(3e-3, 3000))
+    tx = optax.adam(optax.cosine_decay_schedule(5e-3, 2500))
 
     def loss(params, key):
         key_x, key_t, key_noise = jax.random.split(key, 3)
         x0 = data[jax.random.randint(key_x, (256,), 0, len(data))]
-        t = jax.random.randint(key_t, (256,), 0, CHAIN.num_steps)
+        t = jax.random.randint(key_t, (256,), 0, chain.num_steps)
         noise = jax.random.normal(key_noise, x0.shape)
-        xt = transitions.q_sample(CHAIN, x0, t, noise)
+        xt = transitions.q_sample(chain, x0, t, noise)
         output = eqx.combine(params, static)(xt, t)
-        return losses.simple_loss(CHAIN, x0, xt, t, noise, output).mean()
+        return losses.simple_loss(chain, x0, xt, t, noise, output).mean()
 
-    def update(carry, key):
-        params, state = carry
-        updates, state = tx.update(jax.grad(loss)(params, key), state)
-        return (optax.apply_updates(params, updates), state), None
+    @jax.jit
+    def train(params, keys):
+        def update(carry, key):
+            params, state = carry
+            updates, state = tx.update(jax.grad(loss)(params, key), state)
+            return (optax.apply_updates(params, updates), state), None
 
-    keys = jax.random.split(jax.random.key(1), 3000)
-    (params, _), _ = jax.jit(partial(jax.lax.scan, update))(
-        (params, tx.init(params)), keys
-    )
-    net = eqx.combine(params, static)
+        return jax.lax.scan(update, (params, tx.init(params)), keys)[0][0]
+
+    net = eqx.combine(train(params, jax.random.split(jax.random.key(1), 2500)), static)
     for sampler in (samplers.ddpm(), samplers.ddim(), samplers.dpm_solver_pp()):
-        x = np.asarray(samplers.sample(0, net, CHAIN, (256, 2), sampler=sampler))
+        x = np.asarray(samplers.sample(0, net, chain, (256, 2), sampler=sampler))
         apart = np.linalg.norm(x[:, None] - np.asarray(data)[None, :1000], axis=-1)
-        assert np.mean(apart.min(axis=1)) < 0.06  # near the data; 0.4 for noise
+        assert np.mean(apart.min(axis=1)) < 0.08  # near the data, unlike noise
         assert np.mean(apart.min(axis=0)) < 0.06  # and everywhere that they are
-    clipped = denoiser(net, variance=variances.fixed_small, clip=guidance.clip_static())
-    bound = likelihood.bits_per_dim(0, clipped, CHAIN, data[:256])
-    assert 4 < np.mean(bound.total) < 6.9  # 8 bits are no knowledge at all
+    clipped = denoiser(net, clip=guidance.clip_static())
+    bound = likelihood.bits_per_dim(0, clipped, chain, data[:256])
+    assert 6.6 < np.mean(bound.total) < 7.7  # from their entropy; 8 of uniform pixels
 
 
 # 2, 3, 4: own samplers, variances and parametrisations.

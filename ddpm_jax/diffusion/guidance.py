@@ -139,6 +139,11 @@ def _guided(
         split_output(half, x) for half in jnp.split(output, 2)
     )
     weight = jnp.asarray(scale(t) if callable(scale) else scale)
+    if weight.shape not in ((), batch):
+        raise ValueError(
+            "the scale of guidance must be a number, or one for each of the batch's "
+            f"{batch[0]} examples; got shape {weight.shape}"
+        )
     if first_step is not None:
         weight = jnp.where(t >= first_step, weight, 1.0)
     if last_step is not None:

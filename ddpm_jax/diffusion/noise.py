@@ -6,6 +6,8 @@ under `jax.vmap`, rbg draws with the first key for all, and unsafe_rbg also spli
 folds with it. So keys of either are turned into threefry2x32's before any use.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -21,19 +23,21 @@ def threefry_key(key: Key) -> Array:
     every generator, whatever `jax_default_prng_impl` says; a seed itself is one too.
 
     Raises:
-        ValueError: if it is a key of none of them.
+        ValueError: if it is a key of none of them, and no seed.
     """
-    if isinstance(key, int):
-        key = jax.random.key(key, impl=THREEFRY)
-    words = key
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        if str(jax.random.key_impl(key)) == THREEFRY:
-            return key
-        words = jax.random.key_data(key)
+    if not hasattr(key, "dtype"):
+        return _seeded(key)
+    words: Any = key
+    if jnp.issubdtype(words.dtype, jax.dtypes.prng_key):
+        if str(jax.random.key_impl(words)) == THREEFRY:
+            return words
+        words = jax.random.key_data(words)
+    if words.ndim == 0 and jnp.issubdtype(words.dtype, jnp.integer):
+        return jax.random.key(words, impl=THREEFRY)
     if words.dtype != jnp.uint32 or words.ndim == 0 or words.shape[-1] not in (2, 4):
         raise ValueError(
             "a key must be one of jax.random.key, of the generator threefry2x32, rbg "
-            f"or unsafe_rbg; got {key.dtype} of shape {key.shape}"
+            f"or unsafe_rbg; got {words.dtype} of shape {words.shape}"
         )
     first, second = words[..., :2], words[..., 2:]
     typed = jax.random.wrap_key_data(first, impl=THREEFRY)
@@ -43,6 +47,15 @@ def threefry_key(key: Key) -> Array:
     fold = jnp.vectorize(jax.random.fold_in)
     mixed = fold(fold(typed, second[..., 0]), second[..., 1])
     return jnp.where(jnp.all(first == second, axis=-1), typed, mixed)
+
+
+def _seeded(seed: Any) -> Array:
+    if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise ValueError(
+            "a key must be one of jax.random.key, or a seed, a whole number of 64 "
+            f"bits; got {seed!r}"
+        )
+    return jax.random.key(seed, impl=THREEFRY)
 
 
 def draw_noise(key: Key, like: Array | jax.ShapeDtypeStruct) -> Array:

@@ -40,8 +40,10 @@ def as_source(data: Any, names: tuple[str, ...] | None = None) -> Any:
     if labels is None:
         return ImageArrays(images=np.asarray(images))
     labels = np.asarray(labels)
-    if not np.issubdtype(labels.dtype, np.integer) or not labels.size:
-        raise ValueError(f"labels must be whole numbers; got {labels.dtype}")
+    whole = np.issubdtype(labels.dtype, np.integer) and labels.size
+    if not whole or labels.min() < 0:
+        found = f"{labels.min()} among them" if whole else f"{labels.dtype}"
+        raise ValueError(f"labels must be whole numbers from 0 on; got {found}")
     names = names or tuple(map(str, range(int(labels.max()) + 1)))
     return ImageArrays(
         images=np.asarray(images), labels=labels.astype(np.int32), label_names=names

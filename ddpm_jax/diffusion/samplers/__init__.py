@@ -2,6 +2,7 @@
 
 from .base import Sampler as Sampler
 from .base import StepInfo as StepInfo
+from .base import check_sampler as check_sampler
 from .ddim import ddim as ddim
 from .ddim import ddim_invert as ddim_invert
 from .ddim import ddim_update as ddim_update

@@ -45,6 +45,15 @@ class Sampler(NamedTuple):
         return getattr(function, "spacing", "uniform")
 
 
+def check_sampler(sampler: Any) -> None:
+    """Raises ValueError unless it is a Sampler, and not the function that makes one."""
+    if not isinstance(sampler, Sampler):
+        hint = ": call it" if callable(sampler) else ""
+        raise ValueError(
+            f"sampler must be a Sampler, e.g. samplers.ddim(); got {sampler!r}{hint}"
+        )
+
+
 def suits(spacing: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Marks the step of a sampler with the name of the spacing that suits it."""
 

@@ -35,8 +35,8 @@ def heun(
 ) -> Sampler:
     """EDM's sampler of order 2, deterministic or, with churn > 0, stochastic.
 
-    It asks the denoiser at chains of one entry, in which the signal and noise scales and
-    the timestep alone mean something: no `predict` of one's own may read another table.
+    A denoiser is asked at chains of one entry, with the signal and noise scales and the
+    timestep alone: no `predict` of one's own may read another table.
 
     Args:
         churn: S_churn, noise added per chain: each step first raises sigma by the

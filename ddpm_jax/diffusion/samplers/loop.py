@@ -20,7 +20,7 @@ from ..closures import as_closure
 from ..denoiser import Denoiser, Network, as_denoiser
 from ..noise import Key, draw_noise, fold_in, threefry_key
 from ..schedules import Schedule
-from .base import Sampler, Step, floating
+from .base import Sampler, Step, check_sampler, floating
 from .ddpm import ddpm
 
 _DDPM = ddpm()
@@ -99,11 +99,7 @@ def prepared(
         ValueError: if one of them is not what it should be, or cannot work on the
             schedule.
     """
-    if not isinstance(sampler, Sampler):
-        hint = ": call it" if callable(sampler) else ""
-        raise ValueError(
-            f"sampler must be a Sampler, e.g. samplers.ddim(); got {sampler!r}{hint}"
-        )
+    check_sampler(sampler)
     # Outside the compiled loop the schedule is concrete, and can be checked.
     denoise = as_denoiser(denoise)
     sampler = Sampler(as_closure(sampler.init), as_closure(sampler.step))
