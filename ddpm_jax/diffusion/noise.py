@@ -32,7 +32,8 @@ def threefry_key(key: Key) -> Array:
         if str(jax.random.key_impl(words)) == THREEFRY:
             return words
         words = jax.random.key_data(words)
-    if words.ndim == 0 and jnp.issubdtype(words.dtype, jnp.integer):
+    whole = jnp.issubdtype(words.dtype, jnp.integer)
+    if words.ndim == 0 and whole and words.dtype != jnp.uint32:  # a word of a key
         return jax.random.key(words, impl=THREEFRY)
     if words.dtype != jnp.uint32 or words.ndim == 0 or words.shape[-1] not in (2, 4):
         raise ValueError(
