@@ -171,6 +171,16 @@ def test_a_plain_function_is_an_eps_network_that_is_not_clipped():
     assert np.abs(samplers.sample(KEY, network, SHORT, (2, 3))).max() > 1
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_network_may_compute_in_another_type(name):
+    def network(x, t):
+        return 0.5 * x.astype(jnp.bfloat16)
+
+    denoise = denoiser(network, predict=transitions.from_x0)
+    x = samplers.sample(KEY, denoise, SHORT, (2, 3), sampler=SAMPLERS[name])
+    assert x.dtype == jnp.float32 and np.all(np.isfinite(x))
+
+
 def test_a_prediction_of_ones_own_trains_and_samples():
     """F = (x_0 - s^2 alpha x_t / w) / c, w = s^2 alpha^2 + sigma^2: Karras's form."""
 

@@ -7,8 +7,8 @@ of order 2 from sigma to sigma' is
     y' = r y + (1 - r) (D_0 + (D_1 - D_0) / (2 r)),
 
 D_0 predicted at y and D_1 at the end of the Euler step y' = r y + (1 - r) D_0: a form
-in which nothing large cancels. Two network calls a step, and one at the last, which is
-Euler's to sigma = 0: 2 T - 1 calls. What goes in and comes out is x, not y.
+in which nothing large cancels. Two network calls a step, one at the last, Euler's to
+sigma = 0: 2 T - 1 in all. What goes in and comes out is x, not y.
 """
 
 import dataclasses
@@ -43,10 +43,9 @@ def heun(
             factor 1 + min(churn / T, sqrt(2) - 1), but not beyond the last sigma.
         churn_range: S_tmin and S_tmax, the sigmas between which that is done.
         churn_noise: S_noise, the scale of the noise added.
-        trained_on: read with churn alone. The raised sigma lies between the steps, and
-            the network is told the fractional step (float) at which log alpha,
-            interpolated in this schedule, reaches it: give the whole schedule of the
-            training where the chain is respaced; None interpolates in the chain.
+        trained_on: read with churn alone. The network is told the fractional step at
+            which log alpha, interpolated in this schedule, reaches the raised sigma:
+            that of the training, where the chain is respaced; None is the chain.
 
     Raises:
         ValueError: if churn is negative, or, at the start of sampling, if the schedule
@@ -180,7 +179,7 @@ def _two_stages(
     length, so that it has a gradient.
     """
     sigma_next = before(schedule.sqrt_recipm1_alphas_cumprod, 0.0, i, level.betas[0])
-    # Between the steps, after churn, the network is told floats; then at both ends.
+    # After churn the network is told floats; then at both ends.
     step = schedule.timesteps[i - 1].astype(level.timesteps.dtype)
     end = level_at(sigma_next, step)
     first = jnp.zeros((), jnp.int32)
