@@ -6,11 +6,14 @@ import pathlib
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy import toy_model
 
 from ddpm_jax import build, loading
 from ddpm_jax.command import read_config
+from ddpm_jax.data import to_float
 from ddpm_jax.evaluation import likelihood
 from ddpm_jax.ownership import claimed
 from ddpm_jax.training import loop
@@ -62,6 +65,46 @@ def test_the_command_writes_what_it_says(run, capsys):
     assert f"{result['bits_per_dim']:.4f} +-" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"--num must lie in 1\.\.299; got 300"):
         likelihood.main(likelihood.Options(workdir=run, num=300))
+
+
+def test_the_command_measures_what_it_is_told(tmp_path, monkeypatch):
+    """Every option, by hand: images, their labels, weights, chain, noise."""
+    how = {"size": 8, "classes": 10, "predict": "v", "variance": "learned_range"}
+    models = {x: toy_model(i, **how) for i, x in enumerate(("ema", "raw"))}
+    monkeypatch.setattr(
+        likelihood, "load", lambda path, *, weights, agree: models[weights]
+    )
+
+    def measured(**options):
+        options = {"num": 6, "seed": 3, **options}
+        likelihood.main(likelihood.Options(workdir=tmp_path, **options))
+        out = tmp_path / "likelihood"
+        result = json.loads((out / "bits_per_dim.json").read_text())
+        return np.load(out / "terms.npz"), result
+
+    told = {"split": "train", "steps": 4, "weights": "raw", "batch_size": 3}
+    terms, result = measured(**told)
+    data = build.load_images(models["raw"].config.data, "train")
+    x0, labels = to_float(jnp.asarray(data.images[:6])), data.labels[:6]
+    hand = models["raw"].bits_per_dim(jax.random.key(3), x0, steps=4, label=labels)
+    for name in hand._fields:
+        np.testing.assert_allclose(terms[name], getattr(hand, name), rtol=1e-3)
+    np.testing.assert_array_equal(terms["timesteps"], [0, 2, 3, 5])
+    parts = {
+        "bits_per_dim": hand.total,
+        "prior": hand.prior,
+        "decoder": hand.terms[:, 0],
+        "divergences": hand.terms[:, 1:].sum(1),
+    }
+    for name, values in parts.items():
+        np.testing.assert_allclose(result[name], np.mean(values), rtol=1e-3)
+    assert result["images"] == 6
+    # Nothing but the size of a batch may be left out.
+    for option, other in (("split", None), ("weights", "ema"), ("seed", 4)):
+        found, _ = measured(**told | {option: other})
+        assert np.abs(found["total"] - terms["total"]).max() > 1e-3, option
+    found, _ = measured(**told | {"batch_size": 6})
+    np.testing.assert_allclose(found["total"], terms["total"], rtol=1e-4)
 
 
 def test_the_results_appear_whole_and_before_any_process_leaves(

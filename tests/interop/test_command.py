@@ -10,11 +10,15 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from toy import toy_model
 
 import ddpm_jax
+from ddpm_jax import loading
 from ddpm_jax.config import from_dict
+from ddpm_jax.diffusion import samplers
 from ddpm_jax.interop.__main__ import main
 from ddpm_jax.interop.read import read_model
+from ddpm_jax.model import Model
 
 HO = "ho_ddim_layout_mini"
 PEERS = dict(np.load(Path(__file__).parents[1] / "golden" / "networks_peers.npz"))
@@ -87,6 +91,35 @@ def test_an_exported_sampler_is_a_file(workdir, tmp_path):
     main(["export", str(workdir), str(out), "--format", "stablehlo", "--steps", "2"])
     exported = jax.export.deserialize(bytearray(out.read_bytes()))
     assert exported.out_avals[0].shape[1:] == (16, 16, 3)
+
+
+def test_every_option_of_an_export_reaches_it(tmp_path, monkeypatch):
+    read, calls, model = [], [], toy_model()
+
+    def load(path, *, step):
+        read.append((path, step))
+        return model
+
+    def drawn(sampler):
+        chain, shape = model.schedule, (1, 2)
+        return samplers.sample(0, lambda x, t: 0.5 * x, chain, shape, sampler=sampler)
+
+    def export(model, path, *, sampler, **options):
+        calls.append((path.name, drawn(sampler), options))
+
+    monkeypatch.setattr(loading, "load", load)
+    monkeypatch.setattr(Model, "export", export)
+    to = f"export run {tmp_path}/{{}} --format stablehlo"
+    chain = "--sampler unipc --spacing karras --lambda-min -3.5 --steps 4 --step 7"
+    main([*to.format("a").split(), *chain.split()])
+    main([*to.format("b").split(), *"--sampler ddim --eta 0.5".split()])
+    assert read == [(Path("run"), 7), (Path("run"), None)]
+    (a, first, one), (b, second, none) = calls
+    assert (a, b) == ("a", "b")
+    assert one == {"steps": 4, "spacing": "karras", "lambda_min": -3.5}
+    assert none == dict.fromkeys(one)
+    np.testing.assert_array_equal(first, drawn(samplers.unipc()))
+    np.testing.assert_array_equal(second, drawn(samplers.ddim(eta=0.5)))
 
 
 def test_the_order_of_attention_is_said(tmp_path, peer_weights, capsys):

@@ -74,6 +74,18 @@ def test_a_log_gets_a_line_for_every_line_of_metrics(tmp_path, capsys):
     assert lines[1].startswith("step 10 of 100") and lines[1].endswith(" images/s")
 
 
+def test_a_line_of_metrics_is_the_mean_since_the_last(tmp_path):
+    told = new_report(tmp_path, log_every=3)
+    for step in range(1, 7):
+        told.step(step, METRICS | {"loss": float(step), "grad_norm": step / 2})
+    told.close()
+    written = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in written]
+    assert [line["step"] for line in lines] == [3, 6]
+    assert [line["loss"] for line in lines] == [2.0, 5.0]
+    assert [line["grad_norm"] for line in lines] == [1.5, 3.0]
+
+
 def test_a_terminal_gets_a_bar(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "watched", lambda: True)
     told = new_report(tmp_path)

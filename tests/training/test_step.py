@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax.diffusion.importance import uniform_steps
+from ddpm_jax.diffusion.importance import StepSampler, uniform_steps
 from ddpm_jax.diffusion.losses import simple_loss
 from ddpm_jax.diffusion.schedules import linear_betas, make_schedule
 from ddpm_jax.diffusion.transitions import q_sample
@@ -227,6 +227,49 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(schedule, of_gradie
         np.testing.assert_array_equal, same.replace(key=0), after.replace(key=0)
     )
     assert (int(after.step), int(after.skipped)) == (1, 1)
+
+
+def test_a_step_is_weighed_and_its_loss_is_remembered_unweighed(schedule):
+    def draw(state, keys):
+        count = len(keys)
+        return jnp.arange(count) % STEPS, 1.0 + jnp.arange(count)
+
+    seen, spy = [], Spy()
+    sampler = StepSampler(
+        init=lambda: (), draw=draw, update=lambda state, *drawn: seen.append(drawn)
+    )
+    train_step = make_train_step(
+        scale,
+        schedule,
+        optax.sgd(0.1),
+        loss=spy,
+        step_sampler=sampler,
+        ema_decay=0.9,
+    )
+    _, metrics = train_step(state_of(optax.sgd(0.1)), batch_of(6))
+    plain = np.mean(np.square(np.asarray(spy.xt - spy.noise)), axis=(1, 2, 3))  # w = 1
+    np.testing.assert_allclose(metrics["loss"], np.mean(plain * np.arange(1, 7)), 1e-5)
+    ((t, losses),) = seen
+    np.testing.assert_array_equal(t, np.arange(6) % STEPS)
+    np.testing.assert_allclose(losses, plain, rtol=1e-5)
+
+
+def test_an_update_of_adam_is_its_formula():
+    """Kingma & Ba 2015, algorithm 1, with the decay of Loshchilov & Hutter 2019."""
+    told = {"beta1": 0.7, "beta2": 0.9, "eps": 0.05, "weight_decay": 0.2}
+    tx = adam(learning_rate=0.3, clip_norm=0.5, **told)
+    w, first, second = 2.0, 0.0, 0.0
+    params = {"w": jnp.array([w, 0.0])}
+    state = tx.init(params)
+    for k, slope in enumerate((0.1, -3.0, 0.2), 1):
+        update, state = tx.update({"w": jnp.array([slope, 0.0])}, state, params)
+        params = optax.apply_updates(params, update)
+        slope = np.clip(slope, -0.5, 0.5)
+        first = 0.7 * first + 0.3 * slope
+        second = 0.9 * second + 0.1 * slope**2
+        move = first / (1 - 0.7**k) / (np.sqrt(second / (1 - 0.9**k)) + 0.05)
+        w -= 0.3 * (move + 0.2 * w)
+        np.testing.assert_allclose(params["w"], [w, 0], rtol=1e-5)
 
 
 def test_the_rate_rises_from_zero_and_falls_as_a_cosine():
