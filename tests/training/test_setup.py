@@ -157,6 +157,9 @@ def test_a_network_that_is_given_is_the_one_that_is_trained(monkeypatch):
     made = recorded(monkeypatch, setup, "make_train_step")
     network = Toy()
     config = toy_config()
+    config = dataclasses.replace(
+        config, train=dataclasses.replace(config.train, seed=5)
+    )
     _, initial_state = setup.make_update(config, network)
     assert made[0]["apply"] == network.apply
     state = initial_state()
@@ -168,10 +171,11 @@ def test_a_network_that_is_given_is_the_one_that_is_trained(monkeypatch):
 
 
 def test_the_u_net_has_every_field_of_the_config():
-    network = build.make_network(CONFIG)
+    data = dataclasses.replace(CONFIG.data, num_classes=7)
+    network = build.make_network(dataclasses.replace(CONFIG, data=data))
     told = dataclasses.asdict(CONFIG.network)
     del told["own"], told["init"]
-    told |= {"dtype": np.dtype("bfloat16"), "num_classes": 10, "out_channels": 2}
+    told |= {"dtype": np.dtype("bfloat16"), "num_classes": 7, "out_channels": 2}
     told |= IMPROVED_INIT
     own = {"parent", "name", "attention"}  # not of a config
     assert {item.name for item in dataclasses.fields(UNet)} - own == set(told)
