@@ -144,8 +144,8 @@ def test_an_equinox_network_learns_two_moons():
     for sampler in (samplers.ddpm(), samplers.ddim(), samplers.dpm_solver_pp()):
         x = np.asarray(samplers.sample(0, net, chain, (256, 2), sampler=sampler))
         apart = np.linalg.norm(x[:, None] - np.asarray(data)[None, :1000], axis=-1)
-        assert np.mean(apart.min(axis=1)) < 0.08  # near the data, unlike noise
-        assert np.mean(apart.min(axis=0)) < 0.06  # and everywhere that they are
+        assert np.mean(apart.min(axis=1)) < 0.12  # near the data; noise: 0.4
+        assert np.mean(apart.min(axis=0)) < 0.12  # and everywhere that they are
     clipped = denoiser(net, clip=guidance.clip_static())
     bound = likelihood.bits_per_dim(0, clipped, chain, data[:256])
     assert 6.6 < np.mean(bound.total) < 7.7  # from their entropy; 8 of uniform pixels

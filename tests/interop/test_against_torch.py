@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ddpm_jax.diffusion.ddim import ddim_update
 from flax.traverse_util import unflatten_dict
 
 import ddpm_jax
@@ -24,7 +23,7 @@ from ddpm_jax.config import (
     ScheduleConfig,
 )
 from ddpm_jax.diffusion import samplers
-from ddpm_jax.diffusion.samplers import ddpm_update
+from ddpm_jax.diffusion.samplers import ddim_update, ddpm_update
 from ddpm_jax.interop import load
 from ddpm_jax.interop.read import read_model
 from ddpm_jax.interop.save import save_diffusers
