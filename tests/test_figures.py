@@ -247,6 +247,11 @@ def test_a_line_of_steps_is_the_distance_at_its_price(subject, tmp_path, monkeyp
             expected = distance(to_uint8(x)) / held_out
             np.testing.assert_allclose(found, expected, rtol=1e-2)
     written(figure, tmp_path / "steps.png")
+    x = subject.model.sample(
+        subject.key, 8, sampler="unipc", steps=4, label=np.arange(8)
+    )
+    images = steps.drawn(subject, "unipc", 4).astype(int)
+    assert np.abs(images - to_uint8(x)).max() <= 1
 
 
 def test_a_run_is_shown_with_the_images_of_its_splits(subject, monkeypatch):
@@ -270,6 +275,14 @@ def test_what_is_picked_is_of_different_classes(subject):
 def test_what_is_given_stays_in_an_inpainted_picture(subject, tmp_path):
     masks = inpainting.kept_parts(8, 8)
     assert [int(mask.sum()) for mask in masks.values()] == [32, 32, 32, 48]
+    hidden = {
+        "lower half": np.s_[4:],
+        "right half": np.s_[:, 4:],
+        "upper half": np.s_[:4],
+        "centre": np.s_[2:6, 2:6],
+    }
+    for name, part in hidden.items():
+        assert not masks[name][part].any(), name
     figure = inpainting.draw(subject)
     written(figure, tmp_path / "inpainting.png")
     pictures = figure.axes[0].images

@@ -84,3 +84,11 @@ def test_every_word_of_a_key_counts():
 def test_what_is_no_key_is_refused(key):
     with pytest.raises(ValueError, match=r"a key must be one of jax.random.key"):
         draw_noise(key, jnp.zeros((2, 3)))
+
+
+def test_each_of_many_keys_is_folded_as_it_is_alone():
+    keys = jax.random.split(jax.random.key(0), 3)
+    folded = fold_in(keys, 5)
+    for alone, found in zip(keys, folded, strict=True):
+        expected = jax.random.key_data(jax.random.fold_in(alone, 5))
+        np.testing.assert_array_equal(jax.random.key_data(found), expected)

@@ -69,6 +69,12 @@ def test_an_export_is_the_model(form, workdir, tmp_path):
     main(["export", str(workdir), "--format", form, str(out)])
     weights, model = read_model(out), ddpm_jax.load(workdir)
     assert (weights.config, weights.step) == (model.config, model.step)
+    names = {
+        "diffusers": "unet",
+        "safetensors": "model.safetensors",
+        "npz": "model.npz",
+    }
+    assert [x for x in names if (out / names[x]).exists()] == [form]
     jax.tree.map(np.testing.assert_array_equal, weights.params, model.params)
     with pytest.raises(FileExistsError):
         main(["export", str(workdir), "--format", form, str(out)])

@@ -140,7 +140,7 @@ print("the same images")
     ("model", "options"),
     [
         ({"dtype": "bfloat16", "predict": "v"}, {"sampler": ddim(eta=0.5)}),
-        ({}, {"sampler": unipc(), "steps": 4, "spacing": "trailing"}),
+        ({}, {"sampler": unipc(), "steps": 4, "spacing": "karras", "lambda_min": 0.2}),
     ],
     ids=["bfloat16, ddim", "unipc"],
 )

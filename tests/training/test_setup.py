@@ -19,9 +19,11 @@ from ddpm_jax.config import (
     ScheduleConfig,
     TrainConfig,
 )
+from ddpm_jax.data import ImageArrays
 from ddpm_jax.networks import UNet
 from ddpm_jax.networks.presets import IMPROVED_INIT
 from ddpm_jax.training import loop, setup
+from ddpm_jax.training.feed import make_feed
 from ddpm_jax.training.state import adam
 from ddpm_jax.training.step import make_train_step
 
@@ -168,6 +170,19 @@ def test_a_network_that_is_given_is_the_one_that_is_trained(monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, state.params, expected)
     jax.tree.map(np.testing.assert_array_equal, state.ema_params, expected)
     assert (jax.random.key_data(state.key) == jax.random.key_data(key_run)).all()
+
+
+@pytest.mark.parametrize("classes", [3, None])
+def test_labels_go_to_the_devices_where_they_are_read(classes):
+    images = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 1), np.uint8)
+    labels = np.arange(8, dtype=np.int32) % 3
+    source = ImageArrays(images=images, labels=labels, label_names=("a", "b", "c"))
+    held = make_feed(toy_config(classes=classes).data, source).resident
+    np.testing.assert_array_equal(held.images, images)
+    if classes is None:
+        assert held.labels is None
+    else:
+        np.testing.assert_array_equal(held.labels, labels)
 
 
 def test_the_u_net_has_every_field_of_the_config():
