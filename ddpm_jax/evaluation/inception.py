@@ -22,6 +22,17 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ddpm_jax.evaluation import resize as rules
 from ddpm_jax.evaluation import weights
 from ddpm_jax.evaluation.features import FeatureNetwork
+from ddpm_jax.evaluation.inception_blocks import (
+    BlockA,
+    BlockB,
+    BlockC,
+    BlockD,
+    BlockE,
+    conv,
+    max_pool,
+    mean_pool,
+    same_max_pool,
+)
 
 SIZE = 299
 SPATIAL = 7  # channels of the spatial features
@@ -174,147 +185,29 @@ class Inception(nn.Module):
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
         """(n, 299, 299, 3) -> features by tap, each (n, d)."""
         taps = {}
-        x = _conv(x, 32, 3, "Conv2d_1a_3x3", stride=2)
-        x = _conv(x, 32, 3, "Conv2d_2a_3x3", padding="VALID")
-        x = _conv(x, 64, 3, "Conv2d_2b_3x3")
-        x = _max_pool(x)
+        x = conv(x, 32, 3, "Conv2d_1a_3x3", stride=2)
+        x = conv(x, 32, 3, "Conv2d_2a_3x3", padding="VALID")
+        x = conv(x, 64, 3, "Conv2d_2b_3x3")
+        x = max_pool(x)
         taps["64"] = x.mean((1, 2))
-        x = _conv(x, 80, 1, "Conv2d_3b_1x1")
-        x = _conv(x, 192, 3, "Conv2d_4a_3x3", padding="VALID")
-        x = _max_pool(x)
+        x = conv(x, 80, 1, "Conv2d_3b_1x1")
+        x = conv(x, 192, 3, "Conv2d_4a_3x3", padding="VALID")
+        x = max_pool(x)
         taps["192"] = x.mean((1, 2))
         for name, pooled in (("5b", 32), ("5c", 64), ("5d", 64)):
-            x = _BlockA(pooled, name=f"Mixed_{name}")(x)
-        x = _BlockB(name="Mixed_6a")(x)
+            x = BlockA(pooled, name=f"Mixed_{name}")(x)
+        x = BlockB(name="Mixed_6a")(x)
         for name, width in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192)):
-            x = _BlockC(width, name=f"Mixed_{name}")(x)
+            x = BlockC(width, name=f"Mixed_{name}")(x)
             if name == "6d":
                 taps["spatial"] = x[..., :SPATIAL].reshape(len(x), -1)
         taps["768"] = x.mean((1, 2))
-        x = _BlockD(name="Mixed_7a")(x)
-        x = _BlockE(_mean_pool, name="Mixed_7b")(x)
-        x = _BlockE(_same_max_pool, name="Mixed_7c")(x)
+        x = BlockD(name="Mixed_7a")(x)
+        x = BlockE(mean_pool, name="Mixed_7b")(x)
+        x = BlockE(same_max_pool, name="Mixed_7c")(x)
         taps["2048"] = x = x.mean((1, 2))
         fc = nn.Dense(1008, use_bias=False, precision="highest", name="fc")
         taps["logits_unbiased"] = x = fc(x)
         bias = self.param("fc_bias", nn.initializers.zeros, (1008,))
         taps["logits"] = x + bias[None]
         return taps
-
-
-def _conv(
-    x: jax.Array,
-    features: int,
-    kernel: int | tuple[int, int],
-    name: str,
-    *,
-    stride: int = 1,
-    padding: str = "SAME",
-) -> jax.Array:
-    """A convolution with its folded batch norm and ReLU; with a stride, unpadded."""
-    if stride > 1:
-        padding = "VALID"
-        # XLA's space-to-batch has computed such convolutions wrongly on TPUs where
-        # they were fused with what comes before and a device has few images.
-        x = jax.lax.optimization_barrier(x)
-    size = (kernel, kernel) if isinstance(kernel, int) else kernel
-    conv = nn.Conv(features, size, stride, padding, precision="highest", name=name)
-    return nn.relu(conv(x))
-
-
-def _max_pool(x: jax.Array) -> jax.Array:
-    return nn.max_pool(x, (3, 3), (2, 2))
-
-
-def _same_max_pool(x: jax.Array) -> jax.Array:
-    return nn.max_pool(x, (3, 3), padding="SAME")
-
-
-def _mean_pool(x: jax.Array) -> jax.Array:
-    """The mean of the neighbours that there are: at an edge, of fewer than nine."""
-    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
-
-
-class _BlockA(nn.Module):
-    pooled: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        five = _conv(x, 48, 1, "branch5x5_1")
-        three = _conv(x, 64, 1, "branch3x3dbl_1")
-        three = _conv(three, 96, 3, "branch3x3dbl_2")
-        branches = [
-            _conv(x, 64, 1, "branch1x1"),
-            _conv(five, 64, 5, "branch5x5_2"),
-            _conv(three, 96, 3, "branch3x3dbl_3"),
-            _conv(_mean_pool(x), self.pooled, 1, "branch_pool"),
-        ]
-        return jnp.concatenate(branches, axis=-1)
-
-
-class _BlockB(nn.Module):
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        double = _conv(x, 64, 1, "branch3x3dbl_1")
-        double = _conv(double, 96, 3, "branch3x3dbl_2")
-        branches = [
-            _conv(x, 384, 3, "branch3x3", stride=2),
-            _conv(double, 96, 3, "branch3x3dbl_3", stride=2),
-            _max_pool(x),
-        ]
-        return jnp.concatenate(branches, axis=-1)
-
-
-class _BlockC(nn.Module):
-    width: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        seven = _conv(x, self.width, 1, "branch7x7_1")
-        seven = _conv(seven, self.width, (1, 7), "branch7x7_2")
-        double = _conv(x, self.width, 1, "branch7x7dbl_1")
-        for i, kernel in ((2, (7, 1)), (3, (1, 7)), (4, (7, 1))):
-            double = _conv(double, self.width, kernel, f"branch7x7dbl_{i}")
-        branches = [
-            _conv(x, 192, 1, "branch1x1"),
-            _conv(seven, 192, (7, 1), "branch7x7_3"),
-            _conv(double, 192, (1, 7), "branch7x7dbl_5"),
-            _conv(_mean_pool(x), 192, 1, "branch_pool"),
-        ]
-        return jnp.concatenate(branches, axis=-1)
-
-
-class _BlockD(nn.Module):
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        three = _conv(x, 192, 1, "branch3x3_1")
-        seven = _conv(x, 192, 1, "branch7x7x3_1")
-        seven = _conv(seven, 192, (1, 7), "branch7x7x3_2")
-        seven = _conv(seven, 192, (7, 1), "branch7x7x3_3")
-        branches = [
-            _conv(three, 320, 3, "branch3x3_2", stride=2),
-            _conv(seven, 192, 3, "branch7x7x3_4", stride=2),
-            _max_pool(x),
-        ]
-        return jnp.concatenate(branches, axis=-1)
-
-
-class _BlockE(nn.Module):
-    """The last two differ in their pool alone: the graph has a mean, then a maximum."""
-
-    pool: Callable[[jax.Array], jax.Array]
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        three = _conv(x, 384, 1, "branch3x3_1")
-        double = _conv(x, 448, 1, "branch3x3dbl_1")
-        double = _conv(double, 384, 3, "branch3x3dbl_2")
-        branches = [
-            _conv(x, 320, 1, "branch1x1"),
-            _conv(three, 384, (1, 3), "branch3x3_2a"),
-            _conv(three, 384, (3, 1), "branch3x3_2b"),
-            _conv(double, 384, (1, 3), "branch3x3dbl_3a"),
-            _conv(double, 384, (3, 1), "branch3x3dbl_3b"),
-            _conv(self.pool(x), 192, 1, "branch_pool"),
-        ]
-        return jnp.concatenate(branches, axis=-1)

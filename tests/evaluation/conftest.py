@@ -1,9 +1,11 @@
-"""The FID Inception with weights made by a rule, and torch-fidelity where it is."""
+"""The FID Inception with weights made by a rule, torch-fidelity, a server of files."""
 
+import http.server
 import importlib.util
 import math
 import pathlib
 import sys
+import threading
 import types
 import zlib
 
@@ -83,3 +85,32 @@ def _stand_in_for_torchvision():
             setattr(sys.modules[parent], last, module)
     for name in ("CIFAR10", "STL10", "CIFAR100"):
         setattr(sys.modules["torchvision.datasets"], name, type(name, (), {}))
+
+
+@pytest.fixture
+def server():
+    """`answer`: status, headers and body; `url`: where; `count`: how often it has."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        answer = (200, {}, b"the weights" * 1000)
+        count = 0
+
+        def do_GET(self):
+            type(self).count += 1
+            status, headers, body = self.answer
+            self.send_response(status)
+            for name, value in ({"Content-Length": len(body)} | headers).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.02,))
+        thread.start()
+        Handler.url = f"http://127.0.0.1:{running.server_port}/net.pth"
+        yield Handler
+        running.shutdown()
+        thread.join()
