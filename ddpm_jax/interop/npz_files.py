@@ -1,9 +1,12 @@
 """NumPy's archives: every header is checked before any array is unpacked."""
 
+import contextlib
+import io
 import math
 import pathlib
 import warnings
 import zipfile
+from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -18,11 +21,24 @@ _KIND = ".npz of arrays"
 # of the weights are zero; what does was made to fill a memory. Small files may.
 _MOST_RATIO = 100
 _FREE_BYTES = 2**26
+_LONGEST_HEADER = 2**16
+
+
+class StoredArray(NamedTuple):
+    """An array that is still in its file."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+    # At most so many of its first axis at a time, in order, as they are unpacked.
+    batches: Callable[[int], Iterator[np.ndarray]]
 
 
 class _Header(NamedTuple):
     shape: tuple[int, ...]
+    fortran: bool
     dtype: np.dtype
+    start: int  # of the array, in bytes
     nbytes: int  # of header and array
 
 
@@ -33,29 +49,42 @@ def read_npz(path: pathlib.Path) -> StateDict:
         ValueError: if it is not whole, holds Python objects, or unpacks to far more
             than weights can.
     """
-    archive = open_archive(path, _KIND)
-    members = archive.infolist()
+    arrays = read_arrays(path)
     packed = path.stat().st_size
-    unpacked = sum(member.file_size for member in members)
+    unpacked = sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays.values())
     if unpacked > max(_FREE_BYTES, _MOST_RATIO * packed):
         raise ValueError(
             f"{path} must hold weights, which do not pack well; its {packed:,} bytes "
             f"unpack to {unpacked:,}"
         )
+
+    def tensor(array: StoredArray) -> Tensor:
+        return Tensor(array.shape, lambda: as_float32(array.read()))
+
+    return {name: tensor(array) for name, array in arrays.items()}
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, StoredArray]:
+    """The arrays of a NumPy archive; nothing is unpacked until it is read.
+
+    What is unpacked is as large as its shape says; whoever reads looks at it first.
+
+    Raises:
+        ValueError: if it is not whole, or holds Python objects.
+    """
+    archive = open_archive(path, _KIND)
     check_names(path, archive.namelist())
-    return dict(_tensor(path, archive, member) for member in members)
+    return dict(_stored(path, archive, member) for member in archive.infolist())
 
 
-def _tensor(
+def _stored(
     path: pathlib.Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo
-) -> tuple[str, Tensor]:
-    """(name, tensor) of a member, whose header agrees with the zip file's directory."""
+) -> tuple[str, StoredArray]:
+    """(name, array) of a member, whose header agrees with the zip file's directory."""
     name = member.filename.removesuffix(".npy")
-    try:
-        with archive.open(member) as file:
-            header = _read_header(file)
-    except Exception as error:  # of zlib, zipfile, numpy and ast
-        raise damaged(path, f"{_KIND}: {name}", error) from cause(error)
+    with _named(path, name), archive.open(member) as file:
+        # NumPy would read a header of the gigabytes that it says it has.
+        header = _read_header(io.BytesIO(file.read(_LONGEST_HEADER)))
     if header.dtype.hasobject:
         raise ValueError(f"{path} must hold numbers; {name} holds Python objects")
     if header.nbytes != member.file_size:
@@ -66,12 +95,36 @@ def _tensor(
         )
 
     def read() -> np.ndarray:
-        with archive.open(member) as file:
+        with _named(path, name), archive.open(member) as file:
             array = npy.read_array(file, allow_pickle=False)
             file.read(1)  # at its end the sum is compared
-        return as_float32(array)
+        return array
 
-    return name, Tensor(header.shape, read)
+    def batches(size: int) -> Iterator[np.ndarray]:
+        if header.fortran:
+            whole = read()
+            yield from (whole[i : i + size] for i in range(0, len(whole), size))
+            return
+        each = math.prod(header.shape[1:]) * header.dtype.itemsize
+        with archive.open(member) as file:
+            file.read(header.start)
+            for first in range(0, header.shape[0], size):
+                count = min(size, header.shape[0] - first)
+                with _named(path, name):
+                    flat = np.frombuffer(file.read(count * each), header.dtype)
+                    batch = flat.reshape(count, *header.shape[1:])
+                yield batch
+
+    return name, StoredArray(header.shape, header.dtype, read, batches)
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path, name: str) -> Iterator[None]:
+    """Names the file and the array in an error of unpacking."""
+    try:
+        yield
+    except Exception as error:  # of zlib, zipfile, numpy and ast
+        raise damaged(path, f"{_KIND}: {name}", error) from cause(error)
 
 
 def _read_header(file: IO[bytes]) -> _Header:
@@ -86,7 +139,9 @@ def _read_header(file: IO[bytes]) -> _Header:
         version = npy.read_magic(file)
         if version not in readers:  # 3.0 is for structured arrays
             raise ValueError(f"the header has the version {version}")
-        shape, _, dtype = readers[version](file)
+        shape, fortran, dtype = readers[version](file)
     if any(size < 0 for size in shape):
         raise ValueError(f"the shape is {shape}")
-    return _Header(shape, dtype, file.tell() + math.prod(shape) * dtype.itemsize)
+    start = file.tell()
+    nbytes = start + math.prod(shape) * dtype.itemsize
+    return _Header(shape, fortran, dtype, start, nbytes)
