@@ -19,6 +19,7 @@ from measure import write
 
 import ddpm_jax
 from ddpm_jax.data import load_digits
+from ddpm_jax.evaluation.neighbours import distances, nearest_distances
 from ddpm_jax.images import to_uint8
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -28,13 +29,6 @@ SEED = 20
 def pixels(images: np.ndarray) -> np.ndarray:
     """uint8 images as rows of float64 in [-1, 1]."""
     return images.reshape(len(images), -1) / 127.5 - 1
-
-
-def distances(images: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """L2 distance of every image to every real one, (n, m)."""
-    a, b = pixels(images), pixels(real)
-    squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
-    return np.sqrt(np.maximum(squared, 0))
 
 
 def vote(between: np.ndarray, labels: np.ndarray, neighbours: int = 3) -> np.ndarray:
@@ -56,7 +50,8 @@ def main() -> None:
     options = parser.parse_args()
 
     train, test = load_digits("train"), load_digits("test")
-    held_out = float(np.median(distances(test.images, train.images).min(1)))
+    train_pixels, test_pixels = pixels(train.images), pixels(test.images)
+    held_out = float(np.median(nearest_distances(test_pixels, train_pixels)))
     model = ddpm_jax.load(options.workdir)
 
     def draw(count: int, name: str, steps: int | None = None, **more) -> np.ndarray:
@@ -65,18 +60,18 @@ def main() -> None:
         return to_uint8(x)
 
     def median(images: np.ndarray) -> float:
-        return float(np.median(distances(images, train.images).min(1)))
+        return float(np.median(nearest_distances(pixels(images), train_pixels)))
 
     ancestral = draw(options.num, "ddpm")
     full = median(ancestral)
-    nearest = float(distances(ancestral, train.images).min())
+    nearest = float(nearest_distances(pixels(ancestral), train_pixels).min())
     ddim = median(draw(options.num, "ddim", 20))
     solver = median(draw(options.num, "dpm_solver_pp", 10, spacing="logsnr"))
     uniform = median(draw(options.num, "dpm_solver_pp", 10, spacing="uniform"))
     guided = draw(options.labelled, "ddim", 50, guidance=2.0)
-    judged = vote(distances(guided, train.images), train.labels)
+    judged = vote(distances(pixels(guided), train_pixels), train.labels)
     right = float(np.mean(judged == np.arange(options.labelled) % 10))
-    real = vote(distances(test.images, train.images), train.labels)
+    real = vote(distances(test_pixels, train_pixels), train.labels)
     real_right = float(np.mean(real == test.labels))
 
     rows = [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 import numpy as np
 
+from ddpm_jax.evaluation.neighbours import nearest_distances
 from ddpm_jax.figures import style
 from ddpm_jax.figures.subject import Subject
 from ddpm_jax.images import to_uint8
@@ -113,9 +114,7 @@ def nearest(images: np.ndarray, real: np.ndarray, *, rank: int = 0) -> np.ndarra
     Args:
         rank: 0 is the nearest, 1 the nearest but one.
     """
-    a, b = _rows(images), _rows(real)
-    squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
-    return np.sqrt(np.maximum(np.partition(squared, rank, axis=1)[:, rank], 0))
+    return nearest_distances(_rows(images), _rows(real), rank)
 
 
 def _rows(images: np.ndarray) -> np.ndarray:
