@@ -8,8 +8,6 @@ import pytest
 from ddpm_jax.evaluation import inception
 from ddpm_jax.evaluation.features import collect, extract
 
-TAPS = ("64", "192", "768", "2048", "logits_unbiased", "logits")
-
 
 def close(found, expected, tolerance=1e-4):
     """Within the tolerance of the largest of the same image's features."""
@@ -30,7 +28,7 @@ def found(made_inception, golden):
 
 
 @pytest.mark.parametrize("name", ["noise32", "ramp48"])
-@pytest.mark.parametrize("tap", TAPS)
+@pytest.mark.parametrize("tap", inception.TAPS)
 def test_features_are_the_references(found, golden, name, tap):
     assert found[name][tap].dtype == np.float32
     close(found[name][tap], golden[f"{name}/{tap}"])
