@@ -65,7 +65,7 @@ class _Dtype:
 class _Array:
     """An array as it is written down: made empty, then given its state."""
 
-    value: np.ndarray
+    value: np.ndarray | None = None
 
     def __init__(self, kind: object, shape: object, code: object):
         pass  # NumPy would make memory of this shape
@@ -130,4 +130,8 @@ def _plain(held: Any, depth: int = 2) -> Any:
     """The same with arrays in the places of stand-ins; no deeper than EDM2's."""
     if isinstance(held, dict) and depth:
         return {key: _plain(value, depth - 1) for key, value in held.items()}
-    return held.value if isinstance(held, _Array) else held
+    if not isinstance(held, _Array):
+        return held
+    if held.value is None:
+        raise _Refused("must hold whole arrays; one has no numbers")
+    return held.value

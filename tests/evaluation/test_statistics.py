@@ -257,7 +257,7 @@ def hostile(tmp_path):
     yield np.array([Calls(exec, "1")]), "the type O8"
     yield {"fid": {"mu": np.array([None]), "sigma": SIGMA}}, "the type O8"
     yield np.zeros(2, [("a", "f8")]), "the type V8"
-    yield Calls(_reconstruct, np.ndarray, (2**40,), b"d"), "must hold a dict"
+    yield Calls(_reconstruct, np.ndarray, (2**40,), b"d"), "one has no numbers"
     yield [MU], "must hold a dict; got list"
     yield {"num_images": 1}, "must hold statistics or images"
     yield {"fid": {"mu": MU}}, "fid must hold the arrays mu and sigma"
