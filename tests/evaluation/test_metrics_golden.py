@@ -1,5 +1,6 @@
 """The values of torch-fidelity, however the features arrive."""
 
+import itertools
 import pathlib
 
 import numpy as np
@@ -74,6 +75,11 @@ def test_chunks_come_in_order_and_the_last_may_be_smaller(golden):
     wanted = np.mean([score(p[:300]), score(p[300:600]), score(p[600:])])
     np.testing.assert_allclose(chunked(logits, 300), wanted, rtol=1e-12)
     np.testing.assert_allclose(chunked(logits), score(p), rtol=1e-12)
+    # 103 images in 10 splits: each begins at a tenth of all, rounded down.
+    edges = [0, 10, 20, 30, 41, 51, 61, 72, 82, 92, 103]
+    scores = [score(p[:103][i:j]) for i, j in itertools.pairwise(edges)]
+    found = inception_score(logits[:103])
+    np.testing.assert_allclose(found, (np.mean(scores), np.std(scores)), rtol=1e-12)
     (shuffled, _), (ordered, _) = (
         inception_score(logits, seed=seed) for seed in (2020, None)
     )
@@ -85,7 +91,8 @@ def test_chunks_come_in_order_and_the_last_may_be_smaller(golden):
 def test_many_rows_at_once_are_as_few(golden):
     """Beyond a block, of every type that features come in."""
     rows = np.tile(golden["features_a"], (6, 1)) + np.arange(2400)[:, None] / 100
-    whole = moments(rows)
+    whole = moments_of(batches(rows))
+    assert whole.count == moments(rows).count == 2400
     np.testing.assert_allclose(covariance(whole), np.cov(rows.T), rtol=1e-11)
     np.testing.assert_allclose(
         covariance(whole, ddof=0), np.cov(rows.T, ddof=0), rtol=1e-11

@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from ddpm_jax.evaluation.pickles import read_pickle
 from ddpm_jax.evaluation.statistics import (
     Statistics,
     read_reference,
@@ -287,7 +288,6 @@ def test_a_pickle_that_is_damaged_or_a_trap_is_refused(tmp_path):
         b"PK\x03\x04 no pickle",
         short,
         laughs,
-        b"\x80\x04}r\xff\xff\xff\x7f.",  # remembers at place 2^31
         b"\x80\x04}\x96" + (2**62).to_bytes(8, "little") + b".",  # 2^62 bytes follow
         b"\x80\x04cnumpy\ndtype\n\x8c\x02f8\x89\x88\x87R(K\x03\x8c\x01<NNNJ"
         b"\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbcnumpy._core.numeric\n"
@@ -299,3 +299,16 @@ def test_a_pickle_that_is_damaged_or_a_trap_is_refused(tmp_path):
         with pytest.raises(ValueError, match=r"ref\.pkl") as caught:
             read_reference(path)
         assert "\n" not in str(caught.value)
+    path.write_bytes(b"\x80\x04}r\xff\xff\xff\x7f.")  # remembers at place 2^31
+    with pytest.raises(ValueError, match="must not refer to more than it holds"):
+        read_reference(path)
+
+
+def test_arrays_keep_their_order_of_memory_and_their_shape(tmp_path):
+    path, x = tmp_path / "x.pkl", np.arange(24.0).reshape(2, 3, 4)
+    for protocol in (3, 4, 5):
+        held = {"c": x, "f": np.asfortranarray(x), "one": x[0, 0, 1], "n": 3}
+        path.write_bytes(pickle.dumps(held, protocol))
+        found = read_pickle(path)
+        for name, value in held.items():
+            np.testing.assert_array_equal(found[name], value)
