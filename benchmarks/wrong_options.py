@@ -44,7 +44,7 @@ PROGRAMS = {
 }
 NEEDED = (  # what the commands import, so that a fork does not have to
     *("ddpm_jax.loading", "ddpm_jax.training.loop", "ddpm_jax.drawing"),
-    *("ddpm_jax.interop.__main__", "ddpm_jax.evaluation.likelihood"),
+    *("ddpm_jax.interop.__main__", "ddpm_jax.evaluation.likelihood.__main__"),
     *("ddpm_jax.figures.__main__", "ddpm_jax.data.__main__"),
 )
 

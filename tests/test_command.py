@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from ddpm_jax import command
-from ddpm_jax.evaluation import likelihood
+from ddpm_jax.evaluation.likelihood import __main__ as likelihood
 from ddpm_jax.figures import __main__ as figures
 from ddpm_jax.files import enclosing_run
 from ddpm_jax.interop import __main__ as interop

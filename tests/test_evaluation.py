@@ -14,7 +14,8 @@ from toy import toy_model
 from ddpm_jax import build, loading
 from ddpm_jax.command import read_config
 from ddpm_jax.data import to_float
-from ddpm_jax.evaluation import likelihood
+from ddpm_jax.evaluation.likelihood import __main__ as likelihood
+from ddpm_jax.evaluation.likelihood import standard_error
 from ddpm_jax.ownership import claimed
 from ddpm_jax.training import loop
 
@@ -176,4 +177,4 @@ def test_numbers_that_no_evaluation_can_have_are_refused_by_name(options, run):
 def test_the_standard_error_is_that_of_a_mean():
     values = np.array([1.0, 3.0, 5.0, 7.0])
     expected = np.sqrt(np.var(values, ddof=1) / 4)
-    np.testing.assert_allclose(likelihood.standard_error(values), expected)
+    np.testing.assert_allclose(standard_error(values), expected)

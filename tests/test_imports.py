@@ -33,18 +33,17 @@ MAY_IMPORT = {
         "networks",
     },
     "training": {
-        *("build", "config", "data", "diffusion", "files", "images", "mesh", "model"),
-        *("networks", "ownership", "processes", "progress"),
+        *("build", "config", "data", "diffusion", "evaluation", "files", "images"),
+        *("mesh", "model", "networks", "ownership", "processes", "progress"),
     },
     "drawing": {"checks", "files", "images", "ownership", "processes", "progress"},
-    "interop": {"build", "config", "diffusion", "networks", "text", "training"},
+    "interop": {"build", "config", "diffusion", "networks", "text"},
     "loading": {
         *("build", "config", "files", "interop", "model", "networks", "training"),
     },
     "evaluation": {
-        *("build", "checks", "command", "config", "data", "diffusion", "files"),
-        *("interop", "loading", "mesh", "model", "ownership", "processes"),
-        *("progress", "streams", "text"),
+        *("build", "checks", "config", "data", "diffusion", "files", "interop"),
+        *("mesh", "model", "processes", "progress", "text"),
     },
     "figures": {
         *("build", "checks", "command", "config", "data", "diffusion", "evaluation"),
@@ -53,11 +52,14 @@ MAY_IMPORT = {
     "__init__": {"loading", "model", "training"},
 }
 # What `python -m` runs stands on top, in whatever room it lies.
-SCRIPTS = {"build", "command", "config", "files", "loading", "streams", "text"}
+SCRIPTS = {
+    *("build", "command", "config", "drawing", "files", "loading", "ownership"),
+    *("streams", "text", "training"),
+}
 # Where a library may be imported; what is not listed here is free.
 HOMES = {
     "flax": {"evaluation", "networks", "training", "interop"},
-    "optax": {"training"},
+    "optax": {"evaluation/classifier", "training"},
     "orbax": {"training/checkpoints"},
     "tensorflow_datasets": {"data"},
     "grain": {"data"},
