@@ -5,13 +5,12 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's log; errors are raised
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated
 
-import jax
 import tyro
 
 import ddpm_jax
-from ddpm_jax import build, drawing, processes
+from ddpm_jax import drawing, processes
 from ddpm_jax.command import Path, one_line_errors, parse, prepare_jax
 from ddpm_jax.streams import outlive_readers
 
@@ -50,28 +49,9 @@ def main(options: Options) -> None:
     model = ddpm_jax.load(
         options.workdir, weights=draw.weights, agree=processes.agree
     ).over_local_devices()
-    if draw.rederive is not None and draw.sampler != "ddim":
-        raise ValueError(
-            f"rederive belongs to the sampler ddim; got {draw.rederive} with "
-            f"{draw.sampler}"
-        )
-    sampler = build.make_sampler(draw.sampler, eta=draw.eta)
-    key, steps = jax.random.key(draw.seed), draw.steps or model.schedule.num_steps
-    how: dict[str, Any] = {"sampler": sampler, "every": max(1, steps // drawing.FRAMES)}
-    names = ("steps", "spacing", "lambda_min", "guidance", "rederive")
-    how |= {x: getattr(draw, x) for x in names}
-
-    def walk(first: int, count: int):
-        label = draw.labels(first, count)
-        return model.sample_iter(key, count, first=first, label=label, **how)
-
-    walk(0, len(draw.label or (None,)))  # no step of it: what is refused is refused now
+    walk, steps, origin = drawing.walk_of(model, draw)
     out = options.out or options.workdir / "drawn"
-    origin = {"workdir": str(options.workdir), **draw.origin()}
-    if draw.spacing is None:
-        chain_of = model.config.diffusion.schedule
-        origin["spacing"] = build.own_spacing(chain_of, sampler)
-    origin |= {"trained steps": model.step, "model": drawing.digest(model)}
+    origin = {"workdir": str(options.workdir), **origin}
     wanted = {x: getattr(options, x) for x in ("png", "npz", "strip", "gif")}
     beside = drawing.draw_into(out, walk, draw, steps, origin, **wanted)
     if processes.is_main():

@@ -16,9 +16,10 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from ddpm_jax import images, processes
+from ddpm_jax import build, images, processes
 from ddpm_jax.checks import check_count, check_options
 from ddpm_jax.files import whole_file
+from ddpm_jax.model import Model
 from ddpm_jax.ownership import claimed
 from ddpm_jax.progress import Progress
 
@@ -86,6 +87,36 @@ class Draw:
         names += ["steps", "spacing", "lambda_min"]
         label = self.label and " ".join(map(str, self.label))
         return {name: getattr(self, name) for name in names} | {"label": label}
+
+
+def walk_of(model: Model, draw: Draw) -> tuple[Walk, int, dict[str, Any]]:
+    """How a model draws: the walk, its number of steps, and all that it depends on.
+
+    Raises:
+        ValueError: if the model cannot draw so.
+    """
+    if draw.rederive is not None and draw.sampler != "ddim":
+        raise ValueError(
+            f"rederive belongs to the sampler ddim; got {draw.rederive} with "
+            f"{draw.sampler}"
+        )
+    sampler = build.make_sampler(draw.sampler, eta=draw.eta)
+    key, steps = jax.random.key(draw.seed), draw.steps or model.schedule.num_steps
+    how: dict[str, Any] = {"sampler": sampler, "every": max(1, steps // FRAMES)}
+    names = ("steps", "spacing", "lambda_min", "guidance", "rederive")
+    how |= {x: getattr(draw, x) for x in names}
+
+    def walk(first: int, count: int) -> Iterator[tuple[int, jax.Array]]:
+        label = draw.labels(first, count)
+        return model.sample_iter(key, count, first=first, label=label, **how)
+
+    walk(0, len(draw.label or (None,)))  # no step of it: what is refused is refused now
+    origin = draw.origin()
+    if draw.steps is not None and draw.spacing is None:
+        chain = model.config.diffusion.schedule
+        origin["spacing"] = build.own_spacing(chain, sampler)
+    origin |= {"trained steps": model.step, "model": digest(model)}
+    return walk, steps, origin
 
 
 def digest(model: Any) -> str:
@@ -158,11 +189,13 @@ def draw_parts(
     num: int,
     batch_size: int,
     *,
+    to_pixels: Callable[[Any], np.ndarray] = images.to_uint8,
     progress: Callable[[int, int, jax.Array], None] | None = None,
 ) -> None:
     """Draws the batches of this process that are missing, then waits for the others.
 
     Args:
+        to_pixels: floats in [-1, 1] -> uint8.
         progress: called with (first image, index, x) of every yield.
     """
     process, count = jax.process_index(), jax.process_count()
@@ -173,7 +206,7 @@ def draw_parts(
         for index, x in walk(first, min(batch_size, num - first)):
             if progress is not None:
                 progress(first, index, x)
-        parts.put(batch, images.to_uint8(x))
+        parts.put(batch, to_pixels(x))
     processes.barrier("drawn")
 
 

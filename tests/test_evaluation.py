@@ -15,7 +15,7 @@ from ddpm_jax import build, loading
 from ddpm_jax.command import read_config
 from ddpm_jax.data import to_float
 from ddpm_jax.evaluation.likelihood import __main__ as likelihood
-from ddpm_jax.evaluation.likelihood import standard_error
+from ddpm_jax.evaluation.likelihood.bound import standard_error
 from ddpm_jax.ownership import claimed
 from ddpm_jax.training import loop
 

@@ -36,14 +36,17 @@ MAY_IMPORT = {
         *("build", "config", "data", "diffusion", "evaluation", "files", "images"),
         *("mesh", "model", "networks", "ownership", "processes", "progress"),
     },
-    "drawing": {"checks", "files", "images", "ownership", "processes", "progress"},
+    "drawing": {
+        *("build", "checks", "files", "images", "model", "ownership", "processes"),
+        "progress",
+    },
     "interop": {"build", "config", "diffusion", "networks", "text"},
     "loading": {
         *("build", "config", "files", "interop", "model", "networks", "training"),
     },
     "evaluation": {
-        *("build", "checks", "config", "data", "diffusion", "files", "interop"),
-        *("mesh", "model", "processes", "progress", "text"),
+        *("build", "checks", "config", "data", "diffusion", "files", "images"),
+        *("interop", "mesh", "model", "processes", "progress", "text"),
     },
     "figures": {
         *("build", "checks", "command", "config", "data", "diffusion", "evaluation"),

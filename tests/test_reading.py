@@ -15,7 +15,7 @@ from ddpm_jax.data import ImageArrays, to_float
 from ddpm_jax.diffusion import editing, guidance, samplers, transitions
 from ddpm_jax.diffusion.denoiser import denoiser
 from ddpm_jax.diffusion.likelihood import bits_per_dim
-from ddpm_jax.evaluation import likelihood
+from ddpm_jax.evaluation.likelihood import bound as likelihood
 
 PREDICT = {
     "eps": transitions.from_eps,

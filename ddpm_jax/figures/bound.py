@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddpm_jax.evaluation.likelihood import evaluate, summary
+from ddpm_jax.evaluation.likelihood.bound import evaluate, summary
 from ddpm_jax.figures import style
 from ddpm_jax.figures.subject import Subject
 

@@ -26,7 +26,7 @@ from ddpm_jax.command import Path, one_line_errors, parse, prepare_jax
 from ddpm_jax.config import DataConfig
 from ddpm_jax.data import ImageArrays
 from ddpm_jax.diffusion.likelihood import BitsPerDim
-from ddpm_jax.evaluation.likelihood import evaluate, summary
+from ddpm_jax.evaluation.likelihood.bound import evaluate, summary
 from ddpm_jax.files import whole_file
 from ddpm_jax.loading import load
 from ddpm_jax.ownership import claimed

@@ -1,0 +1,216 @@
+"""A small classifier of a data set's own labels, whose features stand for Inception's.
+
+Inception knows photographs of 299 pixels; of digits of 8 pixels it says nothing. A
+network that was trained to tell a set's own classes apart does, and it needs no
+download. What is measured in its features is named after it: a Frechet distance on
+digits is "digits-FD", never "FID". `python -m` this trains one.
+"""
+
+import hashlib
+import json
+import math
+import os
+import pathlib
+from importlib import resources
+from typing import Any, NamedTuple
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ddpm_jax.config import DataConfig
+from ddpm_jax.data import ImageArrays, to_float
+from ddpm_jax.evaluation.features import FeatureNetwork
+from ddpm_jax.files import named_errors, whole_file
+from ddpm_jax.interop.npz_files import read_npz
+from ddpm_jax.progress import Progress
+
+FEATURES = 64  # taken before the last layer
+SHIPPED = {"digits": "digits.npz"}  # beside this file
+FACTS = "facts"  # the array of a file that holds its JSON
+
+
+class Facts(NamedTuple):
+    """What a classifier was trained on, and how well it tells classes apart."""
+
+    data: str  # "digits", "fashion_mnist": what its metrics are named after
+    shape: tuple[int, int, int]  # of one image
+    classes: int
+    accuracy: float  # on held-out images
+
+
+class Classifier(nn.Module):
+    """Images to logits, by way of `FEATURES` features."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(n, h, w, c) in [-1, 1] -> (n, 64) features and (n, classes) logits."""
+        x = nn.relu(nn.Conv(32, (3, 3))(x))
+        for _ in range(max(1, math.ceil(math.log2(min(x.shape[1:3]) / 5)))):
+            x = nn.relu(nn.Conv(64, (3, 3), strides=2)(x))
+        features = nn.relu(nn.Dense(FEATURES)(x.reshape(len(x), -1)))
+        return features, nn.Dense(self.classes)(features)
+
+
+def train(
+    key: jax.Array,
+    data: ImageArrays,
+    *,
+    num_steps: int = 1000,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+) -> dict[str, Any]:
+    """The parameters of a classifier of labelled images. Consumes `key`.
+
+    Adam on random batches, by a rate that falls to 0 as a cosine.
+
+    Raises:
+        ValueError: if the images have no labels.
+    """
+    network = Classifier(_classes(data))
+    init_key, data_key = jax.random.split(key)
+    rate = optax.cosine_decay_schedule(learning_rate, num_steps)
+    optimizer = optax.adam(rate)
+    params = jax.jit(network.init)(init_key, to_float(data.images[:1]))
+    state = optimizer.init(params)
+
+    def loss(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+        logits = network.apply(params, to_float(images))[1]
+        each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return each.mean()
+
+    @jax.jit
+    def update(params: Any, state: Any, images: jax.Array, labels: jax.Array):
+        step, state = optimizer.update(jax.grad(loss)(params, images, labels), state)
+        return optax.apply_updates(params, step), state
+
+    progress = Progress(num_steps, "step", images_per_unit=batch_size, shown=True)
+    draws = np.random.default_rng(np.asarray(jax.random.key_data(data_key)))
+    for step in range(num_steps):
+        index = draws.integers(0, data.num_examples, batch_size)
+        params, state = update(params, state, data.images[index], data.labels[index])
+        progress.reach(step + 1)
+    progress.close()
+    return params
+
+
+def _classes(data: ImageArrays) -> int:
+    if data.labels is None or data.num_classes is None:
+        raise ValueError(f"a classifier learns from labels; {data.name} has none")
+    return data.num_classes
+
+
+def accuracy(params: Any, data: ImageArrays) -> float:
+    """The share of labelled images whose class the classifier tells."""
+    apply = jax.jit(Classifier(_classes(data)).apply)
+    starts = range(0, data.num_examples, 1000)
+    batches = [data.images[i : i + 1000] for i in starts]
+    told = [np.asarray(apply(params, to_float(x))[1].argmax(-1)) for x in batches]
+    return float(np.mean(np.concatenate(told) == data.labels))
+
+
+def save(path: pathlib.Path | str, params: Any, facts: Facts) -> None:
+    """Writes a classifier as .npz: its arrays, and the facts as JSON among them."""
+    arrays: dict[str, Any] = flax.traverse_util.flatten_dict(params, sep="/")
+    text = json.dumps(facts._asdict(), sort_keys=True).encode()
+    arrays[FACTS] = np.frombuffer(text, np.uint8)
+    with whole_file(path) as file:
+        np.savez(file, **arrays)
+
+
+def load(path: pathlib.Path | str) -> tuple[FeatureNetwork, Facts]:
+    """The feature network in a classifier's file, with what it was trained on.
+
+    Raises:
+        ValueError: if the file is no classifier's.
+        OSError: if it cannot be read.
+    """
+    path = pathlib.Path(path)
+    with named_errors(path):
+        checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    tensors = {name: tensor.read() for name, tensor in read_npz(path).items()}
+    try:
+        facts = Facts(**json.loads(tensors.pop(FACTS).tobytes()))
+        height, width, channels = facts.shape
+        facts = facts._replace(shape=(height, width, channels))
+        expected = jax.eval_shape(
+            Classifier(facts.classes).init,
+            jax.random.key(0),
+            jax.ShapeDtypeStruct((1, *facts.shape), jnp.float32),
+        )
+        shapes = flax.traverse_util.flatten_dict(expected, sep="/")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no classifier's file: it lacks {FACTS} or {error}"
+        ) from error
+    found = {name: array.shape for name, array in tensors.items()}
+    if found != {name: leaf.shape for name, leaf in shapes.items()}:
+        raise ValueError(f"{path} is no classifier's file: other arrays, {found}")
+    params = flax.traverse_util.unflatten_dict(tensors, sep="/")
+    return as_features(params, facts, checksum), facts
+
+
+def as_features(params: Any, facts: Facts, checksum: str) -> FeatureNetwork:
+    """The classifier as a feature network with the taps "features" and "logits"."""
+
+    def apply(params: Any, images: jax.Array) -> dict[str, jax.Array]:
+        if images.shape[1:] != facts.shape:
+            raise ValueError(
+                f"the classifier of {facts.data} takes images of "
+                f"{_written(facts.shape)}; got {_written(images.shape[1:])}"
+            )
+        features, logits = Classifier(facts.classes).apply(params, to_float(images))
+        return {"features": features, "logits": logits}
+
+    return FeatureNetwork(
+        params=params,
+        apply=apply,
+        name=f"the classifier of {facts.data}",
+        taps=("features", "logits"),
+        channels=facts.shape[-1],
+        checksum=checksum,
+        input="[-1, 1]",
+    )
+
+
+def _written(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def find(data: str) -> tuple[FeatureNetwork, Facts]:
+    """The classifier of a data set: one that is shipped, or that was trained here.
+
+    Args:
+        data: what `data_name` calls the set.
+
+    Raises:
+        FileNotFoundError: if there is none yet; it says which command makes it.
+    """
+    if data in SHIPPED:
+        with resources.as_file(resources.files(__package__) / SHIPPED[data]) as path:
+            return load(path)
+    path = kept_at(data)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no classifier of {data} yet ({path}); make it once with "
+            "python -m ddpm_jax.evaluation.classifier --workdir RUN"
+        )
+    return load(path)
+
+
+def kept_at(data: str) -> pathlib.Path:
+    """Where the classifier of a data set lies that was trained here."""
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(home) / "ddpm_jax" / "classifiers" / f"{data}.npz"
+
+
+def data_name(config: DataConfig) -> str:
+    """What metrics in a classifier's features are named after."""
+    if config.source in ("digits", "given"):
+        return config.source
+    return config.name or pathlib.Path(config.path or "").expanduser().resolve().name

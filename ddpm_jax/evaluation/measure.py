@@ -1,0 +1,242 @@
+"""The metrics of a protocol, of images against a reference.
+
+A new metric is a function in a file of its own and a row of `METRICS`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpm_jax.evaluation.features import FeatureNetwork, Features, extract
+from ddpm_jax.evaluation.frechet import frechet_distance, frechet_infinity
+from ddpm_jax.evaluation.image_sets import ImageSet
+from ddpm_jax.evaluation.inception_score import chunked, inception_score
+from ddpm_jax.evaluation.kernel import kernel_distance_subsets
+from ddpm_jax.evaluation.moments import Moments, covariance, merge, moments
+from ddpm_jax.evaluation.neighbours import density_coverage, precision_recall
+from ddpm_jax.evaluation.protocols import Protocol, Taps
+from ddpm_jax.evaluation.sliced import mind
+
+ROWS = 1024  # features whose moments are taken at a time
+KID_SIZE, KID_SUBSETS = 1000, 100
+NEAREST = 5  # of density and coverage
+
+
+class Gaussian(NamedTuple):
+    """The mean (d,) and covariance (d, d) of features, float64."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What is known of the features of a set of images, by tap."""
+
+    num: int  # images
+    gaussians: Mapping[str, Gaussian]
+    features: Mapping[str, np.ndarray]  # only of taps that a metric needs whole
+
+
+class Value(NamedTuple):
+    """One figure; its spread where the metric has one of its own, else NaN."""
+
+    value: float
+    spread: float = math.nan  # of splits, of subsets, of a fit
+
+
+class Metric(NamedTuple):
+    """One computation that gives one metric or several."""
+
+    names: tuple[str, ...]
+    compute: Callable[[Measured, Measured, Protocol], Sequence[Value]]
+    tap: Callable[[Taps], str | None]  # which features
+    whole: bool = True  # of the samples, beyond mean and covariance
+    whole_reference: bool = True
+
+
+def _pooled(taps: Taps) -> str | None:
+    return taps.pooled
+
+
+def _frechet(tap: Callable[[Taps], str | None]):
+    def compute(samples: Measured, reference: Measured, protocol: Protocol):
+        name = tap(protocol.taps)
+        ours, theirs = samples.gaussians[name], reference.gaussians[name]
+        return [Value(frechet_distance(*ours, *theirs))]
+
+    return compute
+
+
+def _infinity(samples: Measured, reference: Measured, protocol: Protocol):
+    tap = protocol.taps.pooled
+    found = frechet_infinity(samples.features[tap], *reference.gaussians[tap])
+    return [Value(*found)]
+
+
+def _inception_score(samples: Measured, reference: Measured, protocol: Protocol):
+    logits = samples.features[protocol.taps.logits]
+    if protocol.chunks is not None:
+        return [Value(chunked(logits, protocol.chunks))]
+    return [Value(*inception_score(logits))]
+
+
+def _of_features(function: Callable[[np.ndarray, np.ndarray, Protocol], Sequence]):
+    def compute(samples: Measured, reference: Measured, protocol: Protocol):
+        tap = protocol.taps.pooled
+        found = function(samples.features[tap], reference.features[tap], protocol)
+        return [Value(x) if isinstance(x, float) else x for x in found]
+
+    return compute
+
+
+def _kid(samples: np.ndarray, reference: np.ndarray, protocol: Protocol):
+    size = min(KID_SIZE, len(samples), len(reference))
+    found = kernel_distance_subsets(samples, reference, size=size, subsets=KID_SUBSETS)
+    return [Value(*found)]
+
+
+def _precision(samples: np.ndarray, reference: np.ndarray, protocol: Protocol):
+    some = reference[: protocol.references]
+    return precision_recall(samples, some, neighbours=protocol.neighbours)
+
+
+def _density(samples: np.ndarray, reference: np.ndarray, protocol: Protocol):
+    some = reference[: protocol.references]
+    return density_coverage(samples, some, neighbours=NEAREST)
+
+
+def _mind(samples: np.ndarray, reference: np.ndarray, protocol: Protocol):
+    return [mind(samples, reference)]
+
+
+_MOMENTS = {"whole": False, "whole_reference": False}
+METRICS = (
+    Metric(("fid",), _frechet(_pooled), _pooled, **_MOMENTS),
+    Metric(("fd",), _frechet(_pooled), _pooled, **_MOMENTS),
+    Metric(("fd_infinity",), _infinity, _pooled, whole_reference=False),
+    Metric(
+        ("sfid",),
+        _frechet(lambda taps: taps.spatial),
+        lambda taps: taps.spatial,
+        **_MOMENTS,
+    ),
+    Metric(("is",), _inception_score, lambda taps: taps.logits, whole_reference=False),
+    Metric(("kid",), _of_features(_kid), _pooled),
+    Metric(("precision", "recall"), _of_features(_precision), _pooled),
+    Metric(("density", "coverage"), _of_features(_density), _pooled),
+    Metric(("mind",), _of_features(_mind), _pooled),
+)
+HIGHER = {"is", "precision", "recall", "density", "coverage"}  # is better
+
+
+def chosen(names: Iterable[str]) -> list[Metric]:
+    """The computations that these metrics need.
+
+    Raises:
+        ValueError: if there is no such metric.
+    """
+    names = list(names)
+    known = [name for metric in METRICS for name in metric.names]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"a metric is one of {', '.join(known)}; got {name}")
+    return [metric for metric in METRICS if set(metric.names) & set(names)]
+
+
+def measure(
+    samples: Measured, reference: Measured, protocol: Protocol, names: Sequence[str]
+) -> dict[str, Value]:
+    """The metrics by name, in the order asked for.
+
+    Raises:
+        ValueError: if there is no such metric, or the reference lacks what one needs.
+    """
+    found: dict[str, Value] = {}
+    for metric in chosen(names):
+        tap = metric.tap(protocol.taps)
+        if tap is None:
+            raise ValueError(
+                f"{protocol.name} has no {metric.names[0]}: its network lacks it"
+            )
+        held = reference.features if metric.whole_reference else reference.gaussians
+        if tap not in held and metric.names != ("is",):
+            kind = "features" if metric.whole_reference else "mean and covariance"
+            raise ValueError(
+                f"{metric.names[0]} needs the reference's {kind} of the tap {tap}; a "
+                f"file of statistics has those of {', '.join(held) or 'none'}"
+            )
+        values = metric.compute(samples, reference, protocol)
+        found |= dict(zip(metric.names, values, strict=True))
+    return {name: found[name] for name in names}
+
+
+def observe(
+    network: FeatureNetwork,
+    images: ImageSet,
+    protocol: Protocol,
+    names: Sequence[str],
+    *,
+    reference: bool,
+    batch_size: int = 64,
+) -> Measured:
+    """The features of images as metrics need them; held whole only where one does.
+
+    Args:
+        names: of the metrics.
+        reference: whether the images are the reference of the metrics, or the samples.
+
+    Raises:
+        ValueError: as `extract`.
+    """
+    metrics = chosen(names)
+    taps = {metric.tap(protocol.taps) for metric in metrics} - {None}
+    whole = {
+        metric.tap(protocol.taps)
+        for metric in metrics
+        if (metric.whole_reference if reference else metric.whole)
+    }
+    totals: dict[str, Moments] = {}
+    kept: dict[str, list[np.ndarray]] = {tap: [] for tap in whole}
+    parts = extract(
+        network,
+        images.batches(),
+        taps=sorted(taps),
+        batch_size=batch_size,
+        grey="replicate" if protocol.grey else None,
+    )
+    for part in _joined(parts):
+        for tap, rows in part.items():
+            if tap != protocol.taps.logits:
+                new = moments(rows)
+                totals[tap] = merge(totals[tap], new) if tap in totals else new
+            if tap in whole:
+                kept[tap].append(rows)
+    ddof = protocol.covariance_ddof
+    return Measured(
+        num=images.num,
+        gaussians={
+            tap: Gaussian(total.mean, covariance(total, ddof))
+            for tap, total in totals.items()
+        },
+        features={tap: np.concatenate(rows) for tap, rows in kept.items()},
+    )
+
+
+def _joined(parts: Iterable[Features]) -> Iterable[Features]:
+    """The same rows, at least `ROWS` at a time but for the last."""
+    waiting: list[Features] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(len(next(iter(x.values()))) for x in waiting) >= ROWS:
+            yield _together(waiting)
+            waiting = []
+    if waiting:
+        yield _together(waiting)
+
+
+def _together(parts: list[Features]) -> Features:
+    return {tap: np.concatenate([part[tap] for part in parts]) for tap in parts[0]}

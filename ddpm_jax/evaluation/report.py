@@ -1,0 +1,133 @@
+"""What an evaluation says: a table, its notes, and all of its protocol as JSON."""
+
+import importlib.metadata
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ddpm_jax.evaluation.measure import HIGHER, Value
+from ddpm_jax.evaluation.protocols import Protocol
+from ddpm_jax.files import whole_file
+
+# Of one recipe trained with several seeds, FID's standard deviation over its mean
+# (Karras et al. 2024 give the spread of their runs; others are no smaller).
+TRAINING_SPREAD = 0.013
+VERSIONS = ("ddpm_jax", "jax", "jaxlib", "flax", "numpy", "pillow")
+
+
+class Row(NamedTuple):
+    """One metric over all sets of samples that were measured."""
+
+    name: str  # as the table shows it
+    mean: float
+    spread: float  # standard deviation over sets; of one set, the metric's own; NaN
+    values: tuple[float, ...]
+    better: str  # "lower" or "higher"
+
+
+def summarise(name: str, shown: str, values: Sequence[Value]) -> Row:
+    """The row of a metric that was measured on one set of samples or on several."""
+    figures = [x.value for x in values]
+    spread = float(np.std(figures, ddof=1)) if len(values) > 1 else values[0].spread
+    better = "higher" if name in HIGHER else "lower"
+    return Row(shown, float(np.mean(figures)), spread, tuple(figures), better)
+
+
+def table(rows: Sequence[Row], sets: int) -> str:
+    """In Markdown."""
+    over = f"± over {sets} seeds" if sets > 1 else "± of the metric"
+    lines = [f"| metric | value | {over} | better |", "|---|---|---|---|"]
+    for row in rows:
+        spread = f"{row.spread:.2g}" if math.isfinite(row.spread) else "none"
+        lines.append(f"| {row.name} | {row.mean:.5g} | {spread} | {row.better} |")
+    return "\n".join(lines)
+
+
+def notes(
+    protocol: Protocol, *, num: int, dimension: int, published: bool, memorised: float
+) -> list[str]:
+    """What a reader of the figures must know, a line each.
+
+    Args:
+        num: samples of a set.
+        dimension: of the features whose covariance is compared.
+        published: whether the network's weights are those of everybody's figures.
+        memorised: the ratio of `neighbours.memorisation`, or NaN.
+    """
+    found = []
+    if num < dimension:
+        found.append(
+            f"{num:,} samples are fewer than the {dimension:,} features: their "
+            "covariance has not full rank, and the Frechet distance is too large"
+        )
+    if num != protocol.num:
+        bias = "; the Frechet distance grows as they get fewer"
+        found.append(
+            f"{protocol.name} measures {protocol.num:,} samples, these are {num:,}"
+            + (bias if num < protocol.num else "")
+        )
+    if protocol.network != "classifier" and not published:
+        found.append(
+            "the feature network's weights are not the published ones: no published "
+            "figure can be compared"
+        )
+    if memorised < 1:
+        found.append(
+            f"memorisation {memorised:.3f} is below 1: samples lie nearer to training "
+            "images than held-out images do; they are copies, or blurred"
+        )
+    return found
+
+
+def comparison(row: Row, published: float) -> str:
+    """Whether a figure differs from a published one, in a sentence."""
+    apart = row.mean / published - 1
+    own = row.spread / row.mean if math.isfinite(row.spread) else 0.0
+    side = "above" if apart > 0 else "below"
+    limit = math.hypot(TRAINING_SPREAD, own)
+    verdict = "more" if abs(apart) > limit else "no more"
+    return (
+        f"{row.name} {row.mean:.4g} is {abs(apart):.1%} {side} the published "
+        f"{published:g}: {verdict} than training seeds ({TRAINING_SPREAD:.1%}) and "
+        f"sampling seeds ({own:.1%}) alone make it differ"
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Versions, and the devices."""
+    devices = jax.devices()
+    kinds = sorted({device.device_kind for device in devices})
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+        "device": f"{len(devices)} x {', '.join(kinds)}",
+        "processes": jax.process_count(),
+    }
+
+
+def write(path: pathlib.Path, record: Mapping[str, Any]) -> None:
+    """The record of an evaluation as JSON; what is not finite becomes null.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        file.write((json.dumps(_plain(record), indent=2) + "\n").encode())
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, (bool, int, str)) or value is None:
+        return value
+    return int(value) if isinstance(value, np.integer) else str(value)
