@@ -5,7 +5,7 @@ A new metric is a function in a file of its own and a row of `METRICS`.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +16,16 @@ from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.inception_score import chunked, inception_score
 from ddpm_jax.evaluation.kernel import kernel_distance_subsets
 from ddpm_jax.evaluation.moments import Moments, covariance, merge, moments
-from ddpm_jax.evaluation.neighbours import density_coverage, precision_recall
+from ddpm_jax.evaluation.neighbours import (
+    density_coverage,
+    memorisation,
+    precision_recall,
+)
 from ddpm_jax.evaluation.protocols import Protocol, Taps
 from ddpm_jax.evaluation.sliced import mind
 
 ROWS = 1024  # features whose moments are taken at a time
+MEMORISED = 2000  # samples, at most, whose nearest training image is looked for
 KID_SIZE, KID_SUBSETS = 1000, 100
 NEAREST = 5  # of density and coverage
 
@@ -39,6 +44,8 @@ class Measured:
     num: int  # images
     gaussians: Mapping[str, Gaussian]
     features: Mapping[str, np.ndarray]  # only of taps that a metric needs whole
+    images: ImageSet | None = None  # themselves
+    held_out: ImageSet | None = None  # of a reference: of the same set, not trained on
 
 
 class Value(NamedTuple):
@@ -53,22 +60,46 @@ class Metric(NamedTuple):
 
     names: tuple[str, ...]
     compute: Callable[[Measured, Measured, Protocol], Sequence[Value]]
-    tap: Callable[[Taps], str | None]  # which features
+    tap: Callable[[Taps], str] | None  # which features; None = pixels
     whole: bool = True  # of the samples, beyond mean and covariance
-    whole_reference: bool = True
+    whole_reference: bool = True  # and of the reference
+    reference: bool = True  # whether it compares with one
 
 
-def _pooled(taps: Taps) -> str | None:
+def _pooled(taps: Taps) -> str:
     return taps.pooled
 
 
-def _frechet(tap: Callable[[Taps], str | None]):
+def _frechet(tap: Callable[[Taps], str]):
     def compute(samples: Measured, reference: Measured, protocol: Protocol):
         name = tap(protocol.taps)
         ours, theirs = samples.gaussians[name], reference.gaussians[name]
         return [Value(frechet_distance(*ours, *theirs))]
 
     return compute
+
+
+def _memorised(samples: Measured, reference: Measured, protocol: Protocol):
+    ours, train, held_out = samples.images, reference.images, reference.held_out
+    if ours is None or train is None:
+        raise ValueError("memorisation needs training images, not their statistics")
+    if ours.image_shape != train.image_shape:
+        raise ValueError(
+            "memorisation needs samples of the size of the training images; got "
+            f"{ours.image_shape} and {train.image_shape}"
+        )
+    others = None if held_out is None else _pixels(held_out, MEMORISED)
+    return [Value(memorisation(_pixels(ours, MEMORISED), _pixels(train), others))]
+
+
+def _pixels(images: ImageSet, most: int | None = None) -> np.ndarray:
+    """The first images as rows in [-1, 1]."""
+    rows: list[np.ndarray] = []
+    for batch in images.batches():
+        rows.append(batch.reshape(len(batch), -1).astype(np.float32) / 127.5 - 1)
+        if most is not None and sum(map(len, rows)) >= most:
+            break
+    return np.concatenate(rows)[:most]
 
 
 def _infinity(samples: Measured, reference: Measured, protocol: Protocol):
@@ -124,11 +155,18 @@ METRICS = (
         lambda taps: taps.spatial,
         **_MOMENTS,
     ),
-    Metric(("is",), _inception_score, lambda taps: taps.logits, whole_reference=False),
+    Metric(
+        ("is",),
+        _inception_score,
+        lambda taps: taps.logits,
+        whole_reference=False,
+        reference=False,
+    ),
     Metric(("kid",), _of_features(_kid), _pooled),
     Metric(("precision", "recall"), _of_features(_precision), _pooled),
     Metric(("density", "coverage"), _of_features(_density), _pooled),
     Metric(("mind",), _of_features(_mind), _pooled),
+    Metric(("memorisation",), _memorised, None),
 )
 HIGHER = {"is", "precision", "recall", "density", "coverage"}  # is better
 
@@ -148,30 +186,72 @@ def chosen(names: Iterable[str]) -> list[Metric]:
 
 
 def measure(
-    samples: Measured, reference: Measured, protocol: Protocol, names: Sequence[str]
-) -> dict[str, Value]:
+    samples: Measured,
+    reference: Measured,
+    protocol: Protocol,
+    names: Sequence[str],
+    *,
+    optional: Collection[str] = (),
+) -> tuple[dict[str, Value], dict[str, str]]:
     """The metrics by name, in the order asked for.
 
+    Args:
+        optional: metrics that are left out where they cannot be computed.
+
+    Returns:
+        The metrics, and why others were left out.
+
     Raises:
-        ValueError: if there is no such metric, or the reference lacks what one needs.
+        ValueError: if there is no such metric, or the features lack what one needs.
     """
     found: dict[str, Value] = {}
+    missing: dict[str, str] = {}
     for metric in chosen(names):
-        tap = metric.tap(protocol.taps)
-        if tap is None:
-            raise ValueError(
-                f"{protocol.name} has no {metric.names[0]}: its network lacks it"
-            )
-        held = reference.features if metric.whole_reference else reference.gaussians
-        if tap not in held and metric.names != ("is",):
-            kind = "features" if metric.whole_reference else "mean and covariance"
-            raise ValueError(
-                f"{metric.names[0]} needs the reference's {kind} of the tap {tap}; a "
-                f"file of statistics has those of {', '.join(held) or 'none'}"
-            )
-        values = metric.compute(samples, reference, protocol)
-        found |= dict(zip(metric.names, values, strict=True))
-    return {name: found[name] for name in names}
+        wanted = [name for name in metric.names if name in names]
+        try:
+            _check_held(metric, reference, protocol)
+            values = metric.compute(samples, reference, protocol)
+        except ValueError as error:
+            if not set(wanted) <= set(optional):
+                raise
+            missing |= dict.fromkeys(wanted, str(error))
+        else:
+            found |= dict(zip(metric.names, values, strict=True))
+    return {name: found[name] for name in names if name in found}, missing
+
+
+def _check_held(metric: Metric, reference: Measured, protocol: Protocol) -> None:
+    if metric.tap is None:
+        return
+    tap = metric.tap(protocol.taps)
+    if not tap:
+        raise ValueError(f"{protocol.name}'s network has nothing for {metric.names[0]}")
+    held = reference.features if metric.whole_reference else reference.gaussians
+    if tap not in held and metric.reference:
+        kind = "features" if metric.whole_reference else "mean and covariance"
+        raise ValueError(
+            f"{' and '.join(metric.names)} must have the reference's {kind} of the tap "
+            f"{tap}; it has those of {', '.join(held) or 'none'}"
+        )
+
+
+def taps_of(
+    protocol: Protocol, names: Sequence[str], *, reference: bool
+) -> tuple[set[str], set[str]]:
+    """The features that metrics need, and of which they need more than moments.
+
+    Args:
+        reference: of the reference of the metrics, or else of the samples.
+    """
+    taps, whole = set(), set()
+    for metric in chosen(names):
+        tap = "" if metric.tap is None else metric.tap(protocol.taps)
+        if not tap or (reference and not metric.reference):
+            continue
+        taps.add(tap)
+        if metric.whole_reference if reference else metric.whole:
+            whole.add(tap)
+    return taps, whole
 
 
 def observe(
@@ -192,13 +272,7 @@ def observe(
     Raises:
         ValueError: as `extract`.
     """
-    metrics = chosen(names)
-    taps = {metric.tap(protocol.taps) for metric in metrics} - {None}
-    whole = {
-        metric.tap(protocol.taps)
-        for metric in metrics
-        if (metric.whole_reference if reference else metric.whole)
-    }
+    taps, whole = taps_of(protocol, names, reference=reference)
     totals: dict[str, Moments] = {}
     kept: dict[str, list[np.ndarray]] = {tap: [] for tap in whole}
     parts = extract(
@@ -223,6 +297,7 @@ def observe(
             for tap, total in totals.items()
         },
         features={tap: np.concatenate(rows) for tap, rows in kept.items()},
+        images=images,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ddpm_jax.evaluation.inception import Resize
 from ddpm_jax.images import to_uint8
 
 Rounding = Callable[[Any], np.ndarray]  # floats in [-1, 1] -> uint8
@@ -28,11 +29,11 @@ def round_half_up(x: ArrayLike) -> np.ndarray:
 
 
 class Taps(NamedTuple):
-    """Which features of a network are which."""
+    """Which features of a network are which; "" where it has none."""
 
     pooled: str  # whose mean and covariance FID compares
-    logits: str | None = None  # of the Inception score
-    spatial: str | None = None  # of sFID
+    logits: str = ""  # of the Inception score
+    spatial: str = ""  # of sFID
 
 
 INCEPTION = Taps("2048", "logits", "spatial")
@@ -45,7 +46,7 @@ class Protocol:
 
     name: str
     network: Literal["inception", "dinov2", "classifier"]
-    resize: str  # of the network's input, by its name in `evaluation.resize`
+    resize: Resize | None  # of Inception's input; None = the network's own
     rounding: Rounding  # of samples
     num: int  # samples
     metrics: tuple[str, ...]  # in the order of its table; see `evaluation.measure`
@@ -57,8 +58,22 @@ class Protocol:
     taps: Taps = INCEPTION
     extra: tuple[str, ...] = ()  # metrics that the evaluator itself does not print
 
+    def facts(self) -> dict[str, Any]:
+        """What a record says of it."""
+        score = f"chunks of {self.chunks}" if self.chunks else "10 splits"
+        return {
+            "name": self.name,
+            "resize": self.resize,
+            "rounding": self.rounding.__name__,
+            "samples": self.num,
+            "covariance normaliser": f"n - {self.covariance_ddof}",
+            "inception score": f"{score}, logits {self.taps.logits}",
+            "neighbours": self.neighbours,
+            "images for precision and recall": self.references or "all",
+        }
 
-_EXTRA = ("kid", "mind", "density", "coverage", "memorisation")
+
+_EXTRA = ("fd_infinity", "kid", "mind", "density", "coverage", "memorisation")
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
@@ -66,12 +81,12 @@ PROTOCOLS = {
         Protocol(
             name="classifier",
             network="classifier",
-            resize="none",
+            resize=None,
             rounding=to_uint8,
             num=2000,
             metrics=("fd", "kid", "precision", "recall", "density", "coverage", "mind"),
             taps=Taps("features", "logits"),
-            extra=("is", "memorisation"),
+            extra=("fd_infinity", "is", "memorisation"),
         ),
         # guided-diffusion's evaluator, as in Improved DDPM and ADM.
         Protocol(
@@ -113,7 +128,7 @@ PROTOCOLS = {
             rounding=to_uint8,
             num=50_000,
             metrics=("fid", "kid"),
-            extra=("is", "mind", "density", "coverage", "memorisation"),
+            extra=("fd_infinity", "is", *_EXTRA[2:]),
             grey=True,  # it opens every file as RGB
         ),
         Protocol(
@@ -130,7 +145,7 @@ PROTOCOLS = {
         Protocol(
             name="edm2-dinov2",
             network="dinov2",
-            resize="torch_bicubic_antialiased",
+            resize=None,
             rounding=round_half_up,
             num=50_000,
             metrics=("fd",),

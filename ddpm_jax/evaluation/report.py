@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ddpm_jax.evaluation.features import FeatureNetwork
 from ddpm_jax.evaluation.measure import HIGHER, Value
 from ddpm_jax.evaluation.protocols import Protocol
 from ddpm_jax.files import whole_file
@@ -17,47 +18,70 @@ from ddpm_jax.files import whole_file
 # Of one recipe trained with several seeds, FID's standard deviation over its mean
 # (Karras et al. 2024 give the spread of their runs; others are no smaller).
 TRAINING_SPREAD = 0.013
+BITS = "bits_per_dim"
 VERSIONS = ("ddpm_jax", "jax", "jaxlib", "flax", "numpy", "pillow")
 
 
 class Row(NamedTuple):
     """One metric over all sets of samples that were measured."""
 
-    name: str  # as the table shows it
+    name: str
+    shown: str  # in the table
     mean: float
     spread: float  # standard deviation over sets; of one set, the metric's own; NaN
     values: tuple[float, ...]
     better: str  # "lower" or "higher"
 
 
-def summarise(name: str, shown: str, values: Sequence[Value]) -> Row:
+def summarise(name: str, label: str, values: Sequence[Value]) -> Row:
     """The row of a metric that was measured on one set of samples or on several."""
     figures = [x.value for x in values]
     spread = float(np.std(figures, ddof=1)) if len(values) > 1 else values[0].spread
     better = "higher" if name in HIGHER else "lower"
-    return Row(shown, float(np.mean(figures)), spread, tuple(figures), better)
+    return Row(name, label, float(np.mean(figures)), spread, tuple(figures), better)
 
 
-def table(rows: Sequence[Row], sets: int) -> str:
-    """In Markdown."""
-    over = f"± over {sets} seeds" if sets > 1 else "± of the metric"
-    lines = [f"| metric | value | {over} | better |", "|---|---|---|---|"]
+def shown(name: str, distance: str) -> str:
+    """What a table calls a metric; Frechet distances are named after their features."""
+    if name in ("fid", "fd"):
+        return distance
+    if name == "fd_infinity":
+        return f"{distance} at infinite n"
+    capitals = {"is": "Inception score", "sfid": "sFID", "kid": "KID", "mind": "MIND"}
+    return capitals.get(name, name)
+
+
+def page(record: Mapping[str, Any], rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """What a person sees: against what, the table, and the notes."""
+    samples, reference = record["samples"], record["reference"]
+    source = next(reference[x] for x in ("set", "file", "folder") if x in reference)
+    sets = len(samples.get("seeds", [0]))
+    head = (
+        f"{samples['n']:,} images{f' of each of {sets} seeds' if sets > 1 else ''} "
+        f"against {source}, protocol {record['protocol']['name']}, "
+        f"{record['seconds']:.0f} s"
+    )
+    over = f"± over {sets} seeds" if sets > 1 else "±"
+    lines = [head, "", f"| metric | value | {over} | better |", "|---|---|---|---|"]
     for row in rows:
-        spread = f"{row.spread:.2g}" if math.isfinite(row.spread) else "none"
-        lines.append(f"| {row.name} | {row.mean:.5g} | {spread} | {row.better} |")
-    return "\n".join(lines)
+        spread = f"{row.spread:.2g}" if math.isfinite(row.spread) else ""
+        lines.append(f"| {row.shown} | {row.mean:.5g} | {spread} | {row.better} |")
+    return "\n".join([*lines, "", *(f"note: {line}" for line in notes)])
 
 
 def notes(
-    protocol: Protocol, *, num: int, dimension: int, published: bool, memorised: float
+    protocol: Protocol,
+    rows: Sequence[Row],
+    num: int,
+    dimension: int,
+    network: FeatureNetwork,
 ) -> list[str]:
     """What a reader of the figures must know, a line each.
 
     Args:
         num: samples of a set.
         dimension: of the features whose covariance is compared.
-        published: whether the network's weights are those of everybody's figures.
-        memorised: the ratio of `neighbours.memorisation`, or NaN.
+        network: whose features they are.
     """
     found = []
     if num < dimension:
@@ -71,16 +95,17 @@ def notes(
             f"{protocol.name} measures {protocol.num:,} samples, these are {num:,}"
             + (bias if num < protocol.num else "")
         )
-    if protocol.network != "classifier" and not published:
+    if protocol.network != "classifier" and not network.published:
         found.append(
             "the feature network's weights are not the published ones: no published "
             "figure can be compared"
         )
-    if memorised < 1:
-        found.append(
-            f"memorisation {memorised:.3f} is below 1: samples lie nearer to training "
-            "images than held-out images do; they are copies, or blurred"
-        )
+    for row in rows:
+        if row.name == "memorisation" and row.mean < 1:
+            found.append(
+                f"memorisation {row.mean:.3f} is below 1: samples lie nearer to "
+                "training images than held-out images do; they are copies, or blurred"
+            )
     return found
 
 
@@ -92,10 +117,16 @@ def comparison(row: Row, published: float) -> str:
     limit = math.hypot(TRAINING_SPREAD, own)
     verdict = "more" if abs(apart) > limit else "no more"
     return (
-        f"{row.name} {row.mean:.4g} is {abs(apart):.1%} {side} the published "
+        f"{row.shown} {row.mean:.4g} is {abs(apart):.1%} {side} the published "
         f"{published:g}: {verdict} than training seeds ({TRAINING_SPREAD:.1%}) and "
         f"sampling seeds ({own:.1%}) alone make it differ"
     )
+
+
+def network_facts(network: FeatureNetwork) -> dict[str, Any]:
+    """What a protocol records of a feature network."""
+    names = ("name", "checksum", "published", "resize", "size", "input")
+    return {name: getattr(network, name) for name in names}
 
 
 def environment() -> dict[str, Any]:
