@@ -59,11 +59,14 @@ def main(options: Options) -> pathlib.Path:
         num_steps=options.num_steps,
         batch_size=options.batch_size,
     )
+    features, _ = classifier.judge(params, train)
+    _, told = classifier.judge(params, test)
     facts = classifier.Facts(
         data=classifier.data_name(data),
         shape=train.image_shape,
         classes=train.num_classes or 0,
-        accuracy=classifier.accuracy(params, test),
+        accuracy=float(np.mean(told == test.labels)),
+        scale=float(np.sqrt(np.mean(features.astype(np.float64) ** 2))),
     )
     path = options.out or classifier.kept_at(facts.data)
     path.parent.mkdir(parents=True, exist_ok=True)

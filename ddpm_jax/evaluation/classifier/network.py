@@ -40,6 +40,7 @@ class Facts(NamedTuple):
     shape: tuple[int, int, int]  # of one image
     classes: int
     accuracy: float  # on held-out images
+    scale: float  # root mean square of its features over the training images
 
 
 class Classifier(nn.Module):
@@ -105,13 +106,13 @@ def _classes(data: ImageArrays) -> int:
     return data.num_classes
 
 
-def accuracy(params: Any, data: ImageArrays) -> float:
-    """The share of labelled images whose class the classifier tells."""
+def judge(params: Any, data: ImageArrays) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, 64), as they are, and the class that each image is taken for."""
     apply = jax.jit(Classifier(_classes(data)).apply)
-    starts = range(0, data.num_examples, 1000)
-    batches = [data.images[i : i + 1000] for i in starts]
-    told = [np.asarray(apply(params, to_float(x))[1].argmax(-1)) for x in batches]
-    return float(np.mean(np.concatenate(told) == data.labels))
+    batches = (data.images[i : i + 1000] for i in range(0, data.num_examples, 1000))
+    found = [jax.device_get(apply(params, to_float(images))) for images in batches]
+    features, logits = (np.concatenate(rows) for rows in zip(*found, strict=True))
+    return features, logits.argmax(-1)
 
 
 def save(path: pathlib.Path | str, params: Any, facts: Facts) -> None:
@@ -156,7 +157,11 @@ def load(path: pathlib.Path | str) -> tuple[FeatureNetwork, Facts]:
 
 
 def as_features(params: Any, facts: Facts, checksum: str) -> FeatureNetwork:
-    """The classifier as a feature network with the taps "features" and "logits"."""
+    """The classifier as a feature network with the taps "features" and "logits".
+
+    Features are divided by their root mean square over the training images, so that
+    distances do not depend on how large a training happened to make them.
+    """
 
     def apply(params: Any, images: jax.Array) -> dict[str, jax.Array]:
         if images.shape[1:] != facts.shape:
@@ -165,7 +170,7 @@ def as_features(params: Any, facts: Facts, checksum: str) -> FeatureNetwork:
                 f"{_written(facts.shape)}; got {_written(images.shape[1:])}"
             )
         features, logits = Classifier(facts.classes).apply(params, to_float(images))
-        return {"features": features, "logits": logits}
+        return {"features": features / facts.scale, "logits": logits}
 
     return FeatureNetwork(
         params=params,
