@@ -76,7 +76,7 @@ class Options:
     likelihood: bool = False  # also bits per dimension of the run's test split
     published: float | None = None  # compare the first metric with this figure
     save_reference: Path | None = None  # also write the reference's statistics
-    out: Path | None = None  # where; None = WORKDIR/evaluation, or ./evaluation
+    out: Path | None = None  # where; None = WORKDIR/evaluation, or beside the images
     self_test: bool = False  # nothing but known statistics in, known values out
     distributed: processes.Distributed = dataclasses.field(
         default_factory=processes.Distributed
@@ -109,7 +109,10 @@ def main(options: Options) -> list[report.Row]:
         _test_itself()
         return []
     self_test.check_compiler()
-    out = options.out or (options.workdir or pathlib.Path()) / "evaluation"
+    beside = options.workdir
+    if options.images is not None:
+        beside = options.images.resolve().parent
+    out = options.out or beside / "evaluation"
     with claimed(out):
         rows = _evaluate(options, out)
         processes.barrier("written")  # who leaves first would end a main that writes
@@ -126,7 +129,9 @@ def _test_itself() -> None:
     print("| check | value | known | |\n|---|---|---|---|")
     for check in checks:
         verdict = "ok" if check.ok else "WRONG"
-        print(f"| {check.name} | {check.value:.6g} | {check.expected:.6g} | {verdict} |")
+        print(
+            f"| {check.name} | {check.value:.6g} | {check.expected:.6g} | {verdict} |"
+        )
     wrong = [check.name for check in checks if not check.ok]
     if wrong:
         raise ValueError(f"the self-test fails: {'; '.join(wrong)}")
@@ -162,7 +167,7 @@ def _evaluate(options: Options, out: pathlib.Path) -> list[report.Row]:
         report.summarise(name, report.shown(name, distance), found)
         for name, found in values.items()
     ]
-    dimension = len(next(iter(observed.gaussians.values())).mean)
+    dimension = max((len(x.mean) for x in observed.gaussians.values()), default=0)
     notes = report.notes(protocol, rows, subject.num, dimension, network)
     notes += [f"{name} is not measured: {why}" for name, why in missing.items()]
     if options.published is not None:

@@ -273,6 +273,8 @@ def observe(
         ValueError: as `extract`.
     """
     taps, whole = taps_of(protocol, names, reference=reference)
+    if not taps:
+        return Measured(num=images.num, gaussians={}, features={}, images=images)
     totals: dict[str, Moments] = {}
     kept: dict[str, list[np.ndarray]] = {tap: [] for tap in whole}
     parts = extract(

@@ -19,7 +19,7 @@ from ddpm_jax.evaluation.likelihood.bound import standard_error
 from ddpm_jax.ownership import claimed
 from ddpm_jax.training import loop
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

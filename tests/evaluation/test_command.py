@@ -1,0 +1,351 @@
+"""The command: its figures by hand, its record, its errors, a kill in between."""
+
+import dataclasses
+import json
+import types
+from importlib import resources
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy import toy_model
+
+from ddpm_jax import drawing
+from ddpm_jax.data import load_digits
+from ddpm_jax.evaluation import __main__ as command
+from ddpm_jax.evaluation import inception, report
+from ddpm_jax.evaluation.classifier import network as classifier
+from ddpm_jax.evaluation.features import FeatureNetwork, collect, extract
+from ddpm_jax.evaluation.frechet import frechet_distance
+from ddpm_jax.evaluation.measure import Value
+from ddpm_jax.evaluation.moments import covariance, moments
+from ddpm_jax.evaluation.protocols import PROTOCOLS
+from ddpm_jax.images import to_uint8
+
+HOW = {"size": 8, "classes": 10, "predict": "v"}
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """Toy models, "ema" and "raw", in place of a run's."""
+    models = {name: toy_model(i, **HOW) for i, name in enumerate(("ema", "raw"))}
+    monkeypatch.setattr(
+        command.loading, "load", lambda path, *, weights, agree: models[weights]
+    )
+    return models
+
+
+def evaluate(workdir, *, draw=(), **options):
+    draw = command.Draw(**{"num": 60, "batch_size": 32, **dict(draw)})
+    return command.main(command.Options(workdir=workdir, draw=draw, **options))
+
+
+def record(folder):
+    (path,) = folder.glob("*.json")
+    return json.loads(path.read_text())
+
+
+def features(images):
+    network, _ = classifier.find("digits")
+    return collect(extract(network, images, taps=["features"]))["features"]
+
+
+def distance(images, real):
+    ours, theirs = moments(features(images)), moments(features(real))
+    return frechet_distance(
+        ours.mean, covariance(ours), theirs.mean, covariance(theirs)
+    )
+
+
+def test_the_figures_are_those_of_the_samples_that_python_draws(model, tmp_path):
+    how = {"sampler": "ddim", "steps": 3, "guidance": 1.5, "seed": 4}
+    draw = {**how, "weights": "raw", "spacing": "trailing"}
+    rows = evaluate(tmp_path, seeds=2, metrics=("fd", "memorisation"), draw=draw)
+    found = {row.name: row for row in rows}
+    train = load_digits("train").images
+    expected = []
+    for seed in (4, 5):
+        x = model["raw"].sample(
+            seed,
+            60,
+            sampler="ddim",
+            steps=3,
+            spacing="trailing",
+            guidance=1.5,
+            label=np.arange(60) % 10,
+        )
+        expected.append(distance(to_uint8(x), train))
+    np.testing.assert_allclose(found["fd"].values, expected, rtol=1e-5)
+    np.testing.assert_allclose(found["fd"].mean, np.mean(expected), rtol=1e-5)
+    np.testing.assert_allclose(found["fd"].spread, np.std(expected, ddof=1), rtol=1e-3)
+
+    written = record(tmp_path / "evaluation")
+    assert written["metrics"]["fd"]["shown"] == "digits-FD"
+    samples = written["samples"]
+    assert samples["seeds"] == [4, 5] and samples["n"] == 60
+    assert samples["per class"] == {str(i): 6 for i in range(10)}
+    assert {name: samples[name] for name in draw if name != "seed"} == {
+        name: value for name, value in draw.items() if name != "seed"
+    }
+    assert written["reference"] == {"set": "digits/train", "flip": False, "n": 1498}
+    assert written["network"]["checksum"] == classifier.find("digits")[0].checksum
+    assert set(written["versions"]) == set(report.VERSIONS)
+    assert not (tmp_path / "evaluation" / "unfinished").exists()
+
+
+def test_a_split_and_its_mirror_images_are_a_reference_too(model, tmp_path):
+    options = {"metrics": ("fd",), "seeds": 1, "draw": {"steps": 2}}
+    (row,) = evaluate(
+        tmp_path, reference="test", reference_flip=True, out=tmp_path / "a", **options
+    )
+    x = model["ema"].sample(0, 60, steps=2, label=np.arange(60) % 10)
+    real = load_digits("test").images
+    both = np.concatenate([real, real[:, :, ::-1]])
+    np.testing.assert_allclose(row.mean, distance(to_uint8(x), both), rtol=1e-5)
+    assert record(tmp_path / "a")["reference"] == {
+        "set": "digits/test",
+        "flip": True,
+        "n": 598,
+    }
+
+
+def test_a_killed_evaluation_draws_only_what_is_missing(model, tmp_path, monkeypatch):
+    whole = evaluate(tmp_path / "a", seeds=2, metrics=("fd",), draw={"steps": 2})
+    put, drawn = drawing.Parts.put, []
+
+    def killed(parts, batch, samples):
+        put(parts, batch, samples)
+        drawn.append(batch)
+        if len(drawn) == 3:  # the first of the second seed
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(drawing.Parts, "put", killed)
+    for _ in range(2):
+        try:
+            again = evaluate(
+                tmp_path / "b", seeds=2, metrics=("fd",), draw={"steps": 2}
+            )
+        except KeyboardInterrupt:
+            assert len(drawn) == 3
+            assert not list((tmp_path / "b" / "evaluation").glob("*.json"))
+    assert drawn == [0, 1, 0, 1]
+    assert again == whole
+
+
+def test_images_against_images_and_against_their_statistics(tmp_path, model):
+    """From a folder, an .npz, and a file of statistics that the command wrote."""
+    train, test = load_digits("train").images[:300], load_digits("test").images[:50]
+    folder, npz = tmp_path / "folder", tmp_path / "samples.npz"
+    folder.mkdir()
+    for i, image in enumerate(test):
+        Image.fromarray(image[..., 0]).save(folder / f"{i:03d}.png")
+    np.savez(npz, arr_0=test)
+    real, kept = tmp_path / "real.npz", tmp_path / "kept.npz"
+    np.savez(real, images=train)
+    path = tmp_path / "classifier.npz"
+    path.write_bytes(
+        (resources.files(classifier.__package__) / "digits.npz").read_bytes()
+    )
+
+    def measured(images, reference, **options):
+        own = command.Options(
+            images=images,
+            reference=str(reference),
+            features=path,
+            metrics=("fd",),
+            out=tmp_path / "out",
+            **options,
+        )
+        return command.main(own)[0].mean
+
+    expected = distance(test, train)
+    for images in (folder, npz):
+        found = measured(images, real, save_reference=kept)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(measured(npz, kept), expected, rtol=1e-5)
+    assert record_of(tmp_path / "out", "samples")["reference"]["n"] == 300
+    drawn = command.Draw(num=20)
+    few = command.Options(
+        images=npz, reference=str(real), features=path, draw=drawn, out=tmp_path / "o"
+    )
+    rows = {row.name for row in command.main(few)}
+    assert {"fd", "precision", "coverage", "mind", "memorisation"} <= rows
+    notes = record_of(tmp_path / "o", "samples")["notes"]
+    assert any("20 samples are fewer than the 64 features" in note for note in notes)
+    assert any("fd_infinity is not measured: FID at inf" in note for note in notes)
+
+
+def record_of(folder, stem):
+    return json.loads((folder / f"classifier_{stem}.json").read_text())
+
+
+def small_inception(path, *, resize):
+    """The network in a file, as its checksum says, computing next to nothing."""
+    network = inception.load(path, resize=resize)
+
+    def apply(params, images):
+        rows = images.reshape(len(images), -1)[:, :2023] / np.float32(255)
+        logits = rows @ params["fc"]["kernel"][:2023] / 30
+        features = {"2048": rows[:, :9], "spatial": rows[:, 9:14], "logits": -logits}
+        return features | {"logits_unbiased": logits}
+
+    return dataclasses.replace(network, apply=apply)
+
+
+def test_openais_protocol_walks_from_files_to_five_numbers(
+    tmp_path, made_weights, monkeypatch
+):
+    """As with the public files: weights, reference with mu_s and arr_0, samples."""
+    patched = types.SimpleNamespace(load=small_inception)
+    monkeypatch.setattr(command.networks, "inception", patched)
+    rng = np.random.default_rng(0)
+    weights = tmp_path / "inception.npz"
+    np.savez(weights, **made_weights)
+    samples, real = (rng.integers(0, 256, (6, 32, 32, 3), np.uint8) for _ in range(2))
+    np.savez(tmp_path / "samples.npz", arr_0=samples)
+    np.savez(tmp_path / "real.npz", arr_0=real)
+    kept = tmp_path / "VIRTUAL_made.npz"
+
+    def measured(reference, **options):
+        own = command.Options(
+            images=tmp_path / "samples.npz",
+            reference=str(reference),
+            features=weights,
+            protocol="openai",
+            out=tmp_path / "out",
+            **options,
+        )
+        return {row.name: row.mean for row in command.main(own)}
+
+    first = measured(tmp_path / "real.npz", save_reference=kept)
+    names = PROTOCOLS["openai"].metrics
+    assert list(first)[:5] == list(names)
+    with np.load(kept) as arrays:
+        assert set(arrays) >= {"mu", "sigma", "mu_s", "sigma_s"}
+        stored = dict(arrays)
+    np.savez(kept, **stored, arr_0=real)  # as OpenAI's have
+    second = measured(kept, metrics=names)
+    for name in names:
+        np.testing.assert_allclose(second[name], first[name], rtol=1e-5)
+    del stored["mu_s"], stored["sigma_s"]
+    np.savez(kept, **stored)
+    with pytest.raises(ValueError, match="must hold statistics of spatial features"):
+        measured(kept, metrics=("fid", "sfid"))
+    with pytest.raises(ValueError, match="precision and recall must have the ref"):
+        measured(kept, metrics=("precision",))
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({}, "one of them; got neither"),
+        ({"workdir": ".", "images": "."}, "one of them; got both"),
+        ({"images": "."}, "--images needs --reference"),
+        ({"images": ".", "reference": ".", "likelihood": True}, "it needs --workdir"),
+        ({"workdir": ".", "published": 0.0}, "--published must be above 0; got 0"),
+        ({"workdir": ".", "seeds": 0}, "--seeds must be at least 1; got 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, rule):
+    with pytest.raises(ValueError, match=rule):
+        command.Options(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"reference": "tset"}, "tset"),
+        ({"metrics": ("fdi",)}, "a metric is one of .*; got fdi"),
+        ({"metrics": ("sfid",)}, "classifier's network has nothing for sfid"),
+        ({"protocol": "openai", "features": "none.npz"}, "there is no file none.npz"),
+        ({"draw": {"num": 1}}, "a covariance must be of at least 2 images; got 1"),
+        ({"draw": {"steps": 7}}, r"must lie in 1\.\.6; got 7"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(model, tmp_path, options, rule):
+    with pytest.raises((ValueError, OSError), match=rule):
+        evaluate(tmp_path, **{"draw": {"steps": 2}, **options})
+
+
+@pytest.mark.parametrize(
+    ("write", "rule"),
+    [
+        (lambda p: np.savez(p, arr_0=np.zeros((5, 8, 8, 1))), "got float32 of shape"),
+        (lambda p: np.savez(p, arr_0=np.zeros((1, 8, 8, 1), np.uint8)), "got 1"),
+        (lambda p: np.savez(p, other=np.zeros(3)), "must hold images as arr_0 or"),
+        (lambda p: p.write_bytes(b"PK no zip"), "samples.npz"),
+    ],
+)
+def test_files_without_images_are_one_line(tmp_path, write, rule):
+    path = tmp_path / "samples.npz"
+    write(path)
+    with pytest.raises(ValueError, match=rule):
+        command.main(command.Options(images=path, reference=str(path), out=tmp_path))
+
+
+def test_images_of_other_sizes_are_named(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, size in enumerate((8, 8, 9)):
+        Image.new("L", (size, 8)).save(folder / f"{i}.png")
+    network = tmp_path / "classifier.npz"
+    network.write_bytes(
+        (resources.files(classifier.__package__) / "digits.npz").read_bytes()
+    )
+    options = command.Options(images=folder, reference=str(folder), features=network)
+    with pytest.raises(ValueError, match=r"2\.png: all images of a set must have one"):
+        command.main(options)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_figure_is_held_against_a_published_one():
+    row = report.summarise("fid", "FID", [Value(x) for x in (3.25, 3.29, 3.21)])
+    np.testing.assert_allclose((row.mean, row.spread), (3.25, 0.04))
+    more = report.comparison(row, 3.17)
+    assert "FID 3.25 is 2.5% above the published 3.17: more than" in more
+    assert ": no more than training seeds (1.3%)" in report.comparison(row, 3.21)
+    one = report.summarise("is", "IS", [Value(9.0, 0.1)])
+    assert (one.spread, one.better) == (0.1, "higher")
+
+
+def test_the_notes_say_what_a_reader_must_know():
+    network = FeatureNetwork.from_function("own", lambda x: x)
+    rows = [report.summarise("memorisation", "memorisation", [Value(0.8)])]
+    found = "\n".join(report.notes(PROTOCOLS["openai"], rows, 1000, 2048, network))
+    assert "1,000 samples are fewer than the 2,048 features" in found
+    assert "openai measures 50,000 samples, these are 1,000; the Frechet" in found
+    assert "weights are not the published ones" in found
+    assert "memorisation 0.800 is below 1" in found
+    usual = dataclasses.replace(network, published=True)
+    assert report.notes(PROTOCOLS["openai"], [], 50_000, 2048, usual) == []
+
+
+def test_the_likelihood_joins_the_table(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(command.build, "load_images", some_digits)
+    rows = evaluate(
+        tmp_path, seeds=1, metrics=("fd",), likelihood=True, draw={"steps": 2}
+    )
+    bits = rows[-1]
+    images = some_digits(None, "test")
+    x = images.images / np.float32(127.5) - 1
+    found = model["ema"].bits_per_dim(0, x, label=images.labels).total
+    np.testing.assert_allclose(bits.mean, found.mean(), rtol=1e-4)
+    np.testing.assert_allclose(bits.spread, found.std(ddof=1) / np.sqrt(20), rtol=1e-3)
+
+
+def some_digits(config, split):
+    data = load_digits(split)
+    return dataclasses.replace(data, images=data.images[:20], labels=data.labels[:20])
+
+
+def test_the_self_test_prints_its_table(capsys, monkeypatch):
+    assert command.main(command.Options(self_test=True)) == []
+    printed = capsys.readouterr().out
+    assert printed.count("| ok |") >= 8 and "WRONG" not in printed
+    checks = command.self_test.self_test()
+    wrong = checks[0]._replace(value=checks[0].expected + 1)
+    monkeypatch.setattr(command.self_test, "self_test", lambda: [wrong])
+    with pytest.raises(
+        ValueError, match="the self-test fails: Fréchet distance of two"
+    ):
+        command.main(command.Options(self_test=True))
