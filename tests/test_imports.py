@@ -45,8 +45,8 @@ MAY_IMPORT = {
         *("build", "config", "files", "interop", "model", "networks", "training"),
     },
     "evaluation": {
-        *("build", "checks", "config", "data", "diffusion", "files", "images"),
-        *("interop", "mesh", "model", "processes", "progress", "text"),
+        *("build", "checks", "config", "data", "diffusion", "drawing", "files"),
+        *("images", "interop", "mesh", "model", "processes", "progress", "text"),
     },
     "figures": {
         *("build", "checks", "command", "config", "data", "diffusion", "evaluation"),

@@ -109,8 +109,10 @@ def main(options: Options) -> list[report.Row]:
         _test_itself()
         return []
     self_test.check_compiler()
-    beside = options.workdir
-    if options.images is not None:
+    if options.images is None:
+        assert options.workdir is not None
+        beside = options.workdir
+    else:
         beside = options.images.resolve().parent
     out = options.out or beside / "evaluation"
     with claimed(out):
