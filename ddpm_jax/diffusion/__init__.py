@@ -6,34 +6,16 @@ a network's output is read, `losses` and `likelihood` the bound on the likelihoo
 a network to them. The folder imports nothing outside itself and can be copied.
 """
 
-from . import (
-    denoiser,
-    editing,
-    gaussians,
-    guidance,
-    importance,
-    likelihood,
-    losses,
-    parametrisations,
-    samplers,
-    schedules,
-    solver_spacing,
-    transitions,
-    variances,
-)
-
-__all__ = [
-    "denoiser",
-    "editing",
-    "gaussians",
-    "guidance",
-    "importance",
-    "likelihood",
-    "losses",
-    "parametrisations",
-    "samplers",
-    "schedules",
-    "solver_spacing",
-    "transitions",
-    "variances",
-]
+from . import denoiser as denoiser
+from . import editing as editing
+from . import gaussians as gaussians
+from . import guidance as guidance
+from . import importance as importance
+from . import likelihood as likelihood
+from . import losses as losses
+from . import parametrisations as parametrisations
+from . import samplers as samplers
+from . import schedules as schedules
+from . import solver_spacing as solver_spacing
+from . import transitions as transitions
+from . import variances as variances

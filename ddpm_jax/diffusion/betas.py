@@ -18,9 +18,8 @@ def linear_betas(
     too short for the default ends, which leaves more than a tenth of x_0 in x_T, is a
     warning that names the rescaled ones; so it is with all betas that take them.
     """
-    low, high = _ends(start, end)
-    betas = np.linspace(low, high, _checked(num_steps), dtype=np.float64)
-    return _warned(betas, start=start, end=end)
+    low, high = _ends(num_steps, start, end)
+    return _warned(np.linspace(low, high, num_steps), start=start, end=end)
 
 
 def cosine_betas(
@@ -41,15 +40,15 @@ def quadratic_betas(
     num_steps: int = 1000, *, start: float | None = None, end: float | None = None
 ) -> np.ndarray:
     """Betas whose square roots grow linearly ("quad"; "scaled_linear" in diffusers)."""
-    low, high = _ends(start, end)
-    roots = np.linspace(low**0.5, high**0.5, _checked(num_steps), dtype=np.float64)
-    return _warned(roots**2, start=start, end=end)
+    low, high = _ends(num_steps, start, end)
+    return _warned(
+        np.linspace(low**0.5, high**0.5, num_steps) ** 2, start=start, end=end
+    )
 
 
 def constant_betas(num_steps: int = 1000, *, value: float | None = None) -> np.ndarray:
     """Betas that are all `value`, by default 0.02 ("const" in Ho's code)."""
-    betas = np.full(_checked(num_steps), _ends(None, value)[1], dtype=np.float64)
-    return _warned(betas, value=value)
+    return _warned(np.full(num_steps, _ends(num_steps, None, value)[1]), value=value)
 
 
 def warmup_betas(
@@ -65,10 +64,10 @@ def warmup_betas(
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must lie in (0, 1]; got {fraction}")
-    low, high = _ends(start, end)
-    betas = constant_betas(num_steps, value=high)
+    low, high = _ends(num_steps, start, end)
+    betas = np.full(num_steps, high, np.float64)
     count = int(num_steps * fraction)
-    betas[:count] = np.linspace(low, high, count, dtype=np.float64)
+    betas[:count] = np.linspace(low, high, count)
     return _warned(betas, start=start, end=end)
 
 
@@ -77,16 +76,16 @@ def jsd_betas(num_steps: int = 1000) -> np.ndarray:
 
     The last beta is 1: x_T holds nothing of x_0, so the network cannot predict eps.
     """
-    return 1 / np.linspace(num_steps, 1, _checked(num_steps), dtype=np.float64)
+    return 1 / np.linspace(num_steps, 1, _checked(num_steps))
 
 
 def sigmoid_betas(
     num_steps: int = 1000, *, start: float | None = None, end: float | None = None
 ) -> np.ndarray:
     """Betas on a sigmoid over [-6, 6] between `start` and `end` (Song et al. 2021)."""
-    low, high = _ends(start, end)
-    u = np.linspace(-6, 6, _checked(num_steps), dtype=np.float64)
-    return _warned(low + (high - low) / (1 + np.exp(-u)), start=start, end=end)
+    low, high = _ends(num_steps, start, end)
+    growth = 1 + np.exp(-np.linspace(-6, 6, num_steps))
+    return _warned(low + (high - low) / growth, start=start, end=end)
 
 
 def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
@@ -110,36 +109,9 @@ def rescaled_ends(num_steps: int) -> dict[str, float]:
     return {name: end * 1000 / num_steps for name, end in ENDS.items()}
 
 
-def _ends(start: float | None, end: float | None) -> tuple[float, float]:
-    return (
-        ENDS["start"] if start is None else start,
-        ENDS["end"] if end is None else end,
-    )
-
-
-def _warned(betas: np.ndarray, **given: float | None) -> np.ndarray:
-    """The betas; a warning where no end is given and the default ones do not reach."""
-    left = np.sqrt(np.prod(1 - betas))
-    if left <= 0.1 or any(value is not None for value in given.values()):
-        return betas
-    advice = "cosine_betas leaves nothing of it at any number of steps"
-    ends = rescaled_ends(len(betas))
-    if ends["end"] < 1:
-        named = {name: ends.get(name, ends["end"]) for name in given}
-        listed = ", ".join(f"{name}={value:.4g}" for name, value in named.items())
-        advice = f"the default ends, times 1000 / T, are {listed}; {advice}"
-    warnings.warn(
-        f"x_T still holds {left:.0%} of x_0 after {len(betas)} steps with the default "
-        f"ends, but sampling starts from noise alone: {advice}",
-        stacklevel=3,
-    )
-    return betas
-
-
-def _checked(num_steps: int) -> int:
-    if num_steps < 1:
-        raise ValueError(f"the number of steps must be at least 1; got {num_steps}")
-    return num_steps
+def betas_of(alpha_bar: np.ndarray) -> np.ndarray:
+    """The betas whose cumulative product of 1 - beta is alpha_bar."""
+    return 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
 
 
 def checked_betas(betas: np.ndarray) -> np.ndarray:
@@ -161,6 +133,33 @@ def checked_betas(betas: np.ndarray) -> np.ndarray:
     return betas
 
 
-def betas_of(alpha_bar: np.ndarray) -> np.ndarray:
-    """The betas whose cumulative product of 1 - beta is alpha_bar."""
-    return 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
+def _ends(
+    num_steps: int, start: float | None, end: float | None
+) -> tuple[float, float]:
+    _checked(num_steps)
+    low = ENDS["start"] if start is None else start
+    return low, ENDS["end"] if end is None else end
+
+
+def _warned(betas: np.ndarray, **given: float | None) -> np.ndarray:
+    """The betas; a warning where no end is given and the default ones do not reach."""
+    left = np.sqrt(np.prod(1 - betas))
+    if left <= 0.1 or any(value is not None for value in given.values()):
+        return betas
+    advice = "cosine_betas leaves nothing of it at any number of steps"
+    ends = rescaled_ends(len(betas))
+    if ends["end"] < 1:
+        named = (f"{name}={ends.get(name, ends['end']):.4g}" for name in given)
+        advice = f"the default ends, times 1000 / T, are {', '.join(named)}; {advice}"
+    warnings.warn(
+        f"x_T still holds {left:.0%} of x_0 after {len(betas)} steps with the default "
+        f"ends, but sampling starts from noise alone: {advice}",
+        stacklevel=3,
+    )
+    return betas
+
+
+def _checked(num_steps: int) -> int:
+    if num_steps < 1:
+        raise ValueError(f"the number of steps must be at least 1; got {num_steps}")
+    return num_steps

@@ -14,6 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 _TRACED = (jax.Array, np.ndarray, np.generic, float, complex)
+_HOLE = object()  # stands in a program where a child belongs
 
 
 @jax.tree_util.register_pytree_node_class
@@ -39,8 +40,16 @@ class Closure:
             (function, values), is_leaf=lambda leaf: isinstance(leaf, Closure)
         )
         self._children = [leaf for leaf in leaves if isinstance(leaf, traced)]
-        rest = (_HOLE if isinstance(leaf, traced) else leaf for leaf in leaves)
-        self._program = (structure, tuple(map(_checked_hashable, rest)))
+        rest = [_HOLE if isinstance(leaf, traced) else leaf for leaf in leaves]
+        for leaf in rest:
+            try:
+                hash(leaf)
+            except TypeError as error:
+                raise ValueError(
+                    "what a function is bound to must be arrays, pytrees of them, or "
+                    f"hashable; got {leaf!r}"
+                ) from error
+        self._program = (structure, tuple(rest))
 
     def __call__(self, *arguments: Any) -> Any:
         """Calls the function with the bound values as keywords."""
@@ -49,8 +58,7 @@ class Closure:
 
     def replace(self, **values: Any) -> Self:
         """The same function with other values for some of its names."""
-        function, bound = self._parts()
-        return type(self)(function, **{**bound, **values})
+        return type(self)(self.function, **{**self.values, **values})
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -85,20 +93,6 @@ class Closure:
         return jax.tree.unflatten(structure, leaves)
 
 
-_HOLE = object()  # stands in a program where a child belongs
-
-
 def as_closure(function: Callable[..., Any]) -> Closure:
     """The function itself if it is a Closure, else bound to nothing."""
     return function if isinstance(function, Closure) else Closure(function)
-
-
-def _checked_hashable(leaf: Any) -> Any:
-    try:
-        hash(leaf)
-    except TypeError as error:
-        raise ValueError(
-            "what a function is bound to must be arrays, pytrees of them, or hashable; "
-            f"got {leaf!r}"
-        ) from error
-    return leaf

@@ -6,7 +6,7 @@ and the reverse variance, and know nothing of outputs.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,6 @@ from .schedules import Schedule
 from .variances import Variance, VarianceRule, as_variance, fixed_large
 
 Clip = Callable[[Array], Array]  # x_0 -> x_0 of the same shape
-
 
 # (x, t) -> output, for x (batch, *data) at the steps t (batch,): of the shape of x, or,
 # for a learned variance, with twice its channels, the last axis [mean, variance part].
@@ -64,10 +63,8 @@ def denoiser(
 
     Args:
         network: (x, t) -> output. It is told `schedule.timesteps[i]`, one per example.
-        predict: what the mean part is: `from_eps`, `from_x0`, `from_v`, or another
-            `Parametrisation` or function of the same arguments.
-        variance: `fixed_small`, `fixed_large`, `learned`, `learned_range`, or another
-            rule.
+        predict: what the mean part is: `from_eps`, `from_x0`, `from_v`, or another.
+        variance: `fixed_small`, `fixed_large`, `learned`, `learned_range`, or another.
         clip: limits the predicted x_0, e.g. `guidance.clip_static()`; None does not.
         rederive: after clipping, compute eps again from x_0, as DDPM's and OpenAI's
             code do; diffusers' DDIM keeps the eps that the network said.
@@ -97,9 +94,18 @@ def denoiser(
     )
 
 
-def as_denoiser(denoise: Denoiser | Network) -> Denoiser:
-    """The denoiser itself; a plain network as `denoiser(network)`."""
-    return denoise if isinstance(denoise, Denoiser) else denoiser(denoise)
+def as_denoiser(
+    denoise: Denoiser | Network, schedule: Schedule | None = None
+) -> Denoiser:
+    """The denoiser itself, a plain network as `denoiser(network)`.
+
+    Raises:
+        ValueError: if it cannot work on the schedule, where one is given.
+    """
+    denoise = denoise if isinstance(denoise, Denoiser) else denoiser(denoise)
+    if schedule is not None:
+        denoise.check(schedule)
+    return denoise
 
 
 def read(
@@ -145,26 +151,9 @@ def split_output(output: Array, xt: Array) -> tuple[Array, Array | None]:
 
 
 def _estimate(
-    schedule: Schedule,
-    x: Array,
-    i: Array,
-    *,
-    network: Network,
-    predict: Predict,
-    variance: VarianceRule,
-    clip: Clip | None,
-    rederive: bool,
+    schedule: Schedule, x: Array, i: Array, *, network: Network, **reading: Any
 ) -> Estimate:
     output = network(x, jnp.full(x.shape[:1], schedule.timesteps[i]))
     output = output.astype(x.dtype)  # a loop's state keeps its type
-    prediction, spread = read(
-        schedule,
-        x,
-        i,
-        output,
-        predict=predict,
-        variance=variance,
-        clip=clip,
-        rederive=rederive,
-    )
-    return Estimate(prediction.x0, prediction.eps, spread)
+    prediction, variance = read(schedule, x, i, output, **reading)
+    return Estimate(prediction.x0, prediction.eps, variance)

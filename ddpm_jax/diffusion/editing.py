@@ -65,21 +65,16 @@ def interpolate(
 
     Both images are noised to that index, each with one noise for all weights, mixed
     linearly there, and sampled down, with the same noises for all weights.
-    Consumes `key`.
 
     Args:
-        key: one key.
+        key: one key, which is consumed.
         first, second: one image each, (*data,) without a batch axis.
-        weights: (count,) shares of the second image.
-
-    Returns:
-        (count, *data).
+        weights: (count,) shares of the second image, for (count, *data) images.
 
     Raises:
         ValueError: if the images differ in shape, or the index is outside the chain.
     """
-    _check_pair(first, second)
-    pair = floating(schedule, jnp.stack([first, second]))
+    pair = floating(schedule, _pair(first, second))
     key_encode, key_decode = jax.random.split(threefry_key(key))
     noise = draw_noise(key_encode, pair)
     low, high = q_sample(schedule, pair, jnp.asarray(start_index), noise)
@@ -109,27 +104,12 @@ def interpolate_latents(
     any noise, and weights 0 and 1 give back the images as far as inversion does, which
     a denoiser that clips does not.
 
-    Args:
-        first, second, weights: as for `interpolate`.
-
-    Returns:
-        (count, *data).
-
-    Raises:
-        ValueError: if the images differ in shape.
+    Arguments, result and errors are as for `interpolate`.
     """
-    _check_pair(first, second)
-    pair = jnp.stack([first, second])
-    low, high = ddim_invert(denoise, schedule, pair)
-    latents = slerp(low, high, weights)
-    return sample(
-        jax.random.key(0),  # nothing is drawn
-        denoise,
-        schedule,
-        latents.shape,
-        sampler=ddim(),
-        x_init=latents,
-    )
+    low, high = ddim_invert(denoise, schedule, _pair(first, second))
+    x = slerp(low, high, weights)
+    unused = jax.random.key(0)  # nothing is drawn
+    return sample(unused, denoise, schedule, x.shape, sampler=ddim(), x_init=x)
 
 
 def slerp(first: Array, second: Array, weights: Array) -> Array:
@@ -152,11 +132,12 @@ def slerp(first: Array, second: Array, weights: Array) -> Array:
     return low * first[None] + high * second[None]
 
 
-def _check_pair(first: Array, second: Array) -> None:
+def _pair(first: Array, second: Array) -> Array:
     if first.shape != second.shape:
         raise ValueError(
             f"two images must have one shape; got {first.shape} and {second.shape}"
         )
+    return jnp.stack([first, second])
 
 
 def _column(weights: Array, like: Array) -> Array:

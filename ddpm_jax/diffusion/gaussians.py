@@ -42,9 +42,8 @@ def discretized_log_likelihood(x: Array, gaussian: Gaussian) -> Array:
     lower = _normal_logit((x - gaussian.mean - 1 / 255) * inverse_scale)
     # P(lower < u < upper) by the tail that both ends share, so that 1 - 1 never occurs.
     flip = lower > 0
-    inside = jax.nn.sigmoid(jnp.where(flip, -lower, upper)) - jax.nn.sigmoid(
-        jnp.where(flip, -upper, lower)
-    )
+    most, least = jnp.where(flip, -lower, upper), jnp.where(flip, -upper, lower)
+    inside = jax.nn.sigmoid(most) - jax.nn.sigmoid(least)
     log_inside = jnp.log(jnp.maximum(inside, 1e-12))
     log_below = jnp.maximum(jax.nn.log_sigmoid(upper), math.log(1e-12))
     log_above = jnp.maximum(jax.nn.log_sigmoid(-lower), math.log(1e-12))

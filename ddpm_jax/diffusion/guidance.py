@@ -2,18 +2,16 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from .closures import Closure, as_closure
 from .denoiser import Clip, Denoiser, split_output
+from .schedules import concrete, per_example
 
 # (x, t, label) -> output: a network that is told labels of shape (batch,).
 Conditional = Callable[[Array, Array, Array], Array]
-
-
 # A number, (batch,) numbers, or a function from t, of shape (batch,), to either.
 Scale = float | Array | Callable[[Array], Array]
 
@@ -24,23 +22,24 @@ def clip_static(bound: float | Array = 1.0) -> Clip:
     Raises:
         ValueError: if a concrete bound is not positive.
     """
-    if not isinstance(bound, jax.core.Tracer) and not np.all(np.asarray(bound) > 0):
+    value = concrete(bound)
+    if value is not None and not np.all(value > 0):
         raise ValueError(f"the bound of a clip must be positive; got {bound}")
-    return Closure(_clip_static, bound=_number(bound))
+    # A float: a whole number would be part of the program.
+    return Closure(
+        _clip_static, bound=bound if isinstance(bound, Array) else float(bound)
+    )
 
 
 def clip_dynamic(percentile: float = 0.995, max_value: float | None = None) -> Clip:
     """x_0 -> x_0 limited to an example's own range and scaled back into [-1, 1].
 
-    Saharia et al. 2022, section 2.3: with s the quantile of an example's |x_0|, but at
-    least 1, x_0 is clipped to [-s, s] and divided by s.
-
-    Args:
-        percentile: the quantile, in (0, 1], linear between the order statistics.
-        max_value: the largest s, at least 1; None leaves it open.
+    Saharia et al. 2022, section 2.3: with s the quantile of an example's |x_0|, at the
+    percentile in (0, 1], but at least 1 and at most `max_value` (None: no limit), x_0
+    is clipped to [-s, s] and divided by s.
 
     Raises:
-        ValueError: if they are out of range.
+        ValueError: if they are out of range; max_value must be at least 1.
     """
     if not 0 < percentile <= 1:
         raise ValueError(f"percentile must lie in (0, 1]; got {percentile}")
@@ -70,16 +69,14 @@ def classifier_free(
     the variance half is that of the conditional branch. Guidance comes before clipping,
     which is the denoiser's: `denoiser(classifier_free(...), clip=...)`.
 
-    The result is a pytree whose leaves are the label, the scale, and the arrays of
-    `conditional`: a new scale compiles nothing.
+    The result is a pytree with label and scale as leaves: a new scale compiles nothing.
 
     Args:
         conditional: (x, t, label) -> output, label of shape (batch,); or a denoiser of
             such a network, which makes the result a denoiser that reads it alike.
         label: integers, a scalar or of shape (batch,).
         null_label: the label that means "none".
-        scale: a number, (batch,) numbers, or a function from the steps t, (batch,), to
-            either.
+        scale: a number, (batch,) numbers, or a function from t, (batch,), to either.
         first_step, last_step: the smallest and the largest step t, as the network is
             told it, where guidance acts; outside the model is conditional
             (Kynkäänniemi et al. 2024). None sets no limit.
@@ -89,14 +86,10 @@ def classifier_free(
     if isinstance(conditional, Denoiser):
         if "network" not in conditional.values:
             raise ValueError("guidance needs a denoiser of a network; got another one")
+        limits = {"first_step": first_step, "last_step": last_step}
+        network = conditional.values["network"]
         guided = classifier_free(
-            conditional.values["network"],
-            label,
-            null_label,
-            scale,
-            first_step=first_step,
-            last_step=last_step,
-            rescale=rescale,
+            network, label, null_label, scale, rescale=rescale, **limits
         )
         return conditional.replace(network=guided)
     scale = as_closure(scale) if callable(scale) else jnp.asarray(scale, float)
@@ -113,18 +106,7 @@ def classifier_free(
     )
 
 
-def _guided(
-    x: Array,
-    t: Array,
-    *,
-    conditional: Conditional,
-    label: Array,
-    null_label: Array,
-    scale: Scale,
-    first_step: Array | None,
-    last_step: Array | None,
-    rescale: Array | None,
-) -> Array:
+def _guided(x, t, *, conditional, label, null_label, scale, rescale, **limits) -> Array:
     batch = x.shape[:1]
     if label.shape not in ((), batch):
         raise ValueError(
@@ -144,11 +126,11 @@ def _guided(
             "the scale of guidance must be a number, or one for each of the batch's "
             f"{batch[0]} examples; got shape {weight.shape}"
         )
-    if first_step is not None:
-        weight = jnp.where(t >= first_step, weight, 1.0)
-    if last_step is not None:
-        weight = jnp.where(t <= last_step, weight, 1.0)
-    weight = _per_example(weight, x)
+    if limits["first_step"] is not None:
+        weight = jnp.where(t >= limits["first_step"], weight, 1.0)
+    if limits["last_step"] is not None:
+        weight = jnp.where(t <= limits["last_step"], weight, 1.0)
+    weight = per_example(weight.astype(x.dtype), x)
     guided = (1 - weight) * without + weight * with_label
     if rescale is not None:
         guided = _rescaled(guided, with_label, rescale)
@@ -166,18 +148,6 @@ def _rescaled(guided: Array, like: Array, rescale: Array) -> Array:
     return rescale * ratio * guided + (1 - rescale) * guided
 
 
-def _number(value: float | Array) -> float | Array:
-    """A float: a whole number would be part of the program."""
-    return value if isinstance(value, Array) else float(value)
-
-
-def _per_example(weight: Array, x: Array) -> Array:
-    weight = weight.astype(x.dtype)
-    if weight.ndim == 0:
-        return weight
-    return weight.reshape(weight.shape + (1,) * (x.ndim - weight.ndim))
-
-
 def _clip_static(x0: Array, *, bound: Array) -> Array:
     return jnp.clip(x0, -bound, bound)
 
@@ -185,5 +155,5 @@ def _clip_static(x0: Array, *, bound: Array) -> Array:
 def _clip_dynamic(x0: Array, *, percentile: Array, largest: Array) -> Array:
     size = jnp.abs(x0).reshape(x0.shape[0], -1)
     s = jnp.clip(jnp.quantile(size, percentile, axis=1), 1.0, largest)
-    s = _per_example(s, x0)
+    s = per_example(s.astype(x0.dtype), x0)
     return jnp.clip(x0, -s, s) / s

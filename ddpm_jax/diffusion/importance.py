@@ -33,8 +33,8 @@ def uniform_steps(num_steps: int) -> StepSampler:
     """t ~ U{0, ..., T-1}, weight 1 (Ho et al. 2020, algorithm 1)."""
 
     def draw(state: tuple, keys: Array) -> tuple[Array, Array]:
-        own = threefry_key(keys)
-        t = jax.vmap(lambda key: jax.random.randint(key, (), 0, num_steps))(own)
+        draws = jax.vmap(lambda key: jax.random.randint(key, (), 0, num_steps))
+        t = draws(threefry_key(keys))
         return t, jnp.ones(t.shape)
 
     return StepSampler(lambda: (), draw, lambda state, t, losses: state)

@@ -1,7 +1,5 @@
 """Inpainting with a denoiser that was not trained for it (Lugmayr et al. 2022)."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,26 +32,25 @@ def inpaint(
     RePaint (Lugmayr et al. 2022, algorithm 1): each step down takes the known pixels
     from the noised image and the others from the sampler; every `jump` steps the chain
     goes back up by as many and comes down again, `resample` times in all, so that the
-    two parts come to agree. Network calls: about T * resample.
-
-    Consumes `key`, one or (batch,) of them. The sampler starts afresh at every step,
-    so a multistep solver has order 1 here.
+    two parts come to agree; 1 is plain masking. Network calls: about T * resample. The
+    sampler starts afresh at every step, so a multistep solver has order 1 here.
+    Consumes `key`, one or (batch,) of them.
 
     Args:
+        image: (batch, *data) in [-1, 1]; where the mask is 0 it may hold anything.
         mask: 1 for known and 0 for unknown, of the shape of `image`, or with one
             channel, or without the batch axis.
-        jump: how many steps the chain goes back up at a time; >= 1.
-        resample: how often each stretch is walked; 1 is plain masking.
 
     Raises:
         ValueError: if the mask has another shape, or jump or resample is below 1.
     """
-    image = floating(schedule, image)
-    mask = _checked_mask(mask, image)
     if jump < 1 or resample < 1:
         raise ValueError(
             f"jump and resample must be at least 1; got {jump} and {resample}"
         )
+    image = floating(schedule, image)
+    mask = _checked_mask(mask, image)
+    image = jnp.where(mask == 0, 0.0, image)  # unknown pixels may hold anything
     moves = repaint_moves(schedule.num_steps, jump, resample)
     denoise, sampler, _ = prepared(denoise, schedule, sampler, image)
     key = threefry_key(key)
@@ -66,8 +63,8 @@ def repaint_moves(num_steps: int, jump: int, resample: int) -> np.ndarray:
     A move down makes the step at the index, a move up noises from it to the next.
     """
     moves: list[tuple[int, bool]] = []
-    stretches = [(low, min(low + jump, num_steps)) for low in range(0, num_steps, jump)]
-    for low, high in reversed(stretches):
+    for low in reversed(range(0, num_steps, jump)):
+        high = min(low + jump, num_steps)
         down = [(i, False) for i in range(high - 1, low - 1, -1)]
         # Up from x_{low - 1} to x_{high - 1}, to walk the stretch again.
         up = [(i, True) for i in range(low, high)]
@@ -76,16 +73,8 @@ def repaint_moves(num_steps: int, jump: int, resample: int) -> np.ndarray:
 
 
 @jax.jit
-def _inpaint(
-    key: Array,
-    denoise: Denoiser,
-    schedule: Schedule,
-    sampler: Sampler,
-    image: Array,
-    mask: Array,
-    moves: Array,
-) -> Array:
-    def down(key: Array, x: Array, i: Array) -> Array:
+def _inpaint(key, denoise, schedule, sampler: Sampler, image, mask, moves) -> Array:
+    def down(key, x, i):
         state = sampler.init(schedule, x)
         state, _ = sampler.step(fold_in(key, 0), denoise, schedule, state, i)
         noise = draw_noise(fold_in(key, 1), image)
@@ -94,19 +83,19 @@ def _inpaint(
         known = jnp.where(i == 0, image, noised)
         return mask * known + (1 - mask) * state.x
 
-    def up(key: Array, x: Array, i: Array) -> Array:
+    def up(key, x, i):
         return q_step(schedule, x, i, draw_noise(key, x))
 
-    def body(x: Array, move: Any) -> tuple[Array, None]:
+    def body(x, move):
         place, (i, upward) = move
         return jax.lax.cond(upward != 0, up, down, fold_in(key, place), x, i), None
 
-    x = draw_noise(fold_in(key, moves.shape[0]), image)
-    x, _ = jax.lax.scan(body, x, (jnp.arange(moves.shape[0]), moves))
-    return x
+    x = draw_noise(fold_in(key, len(moves)), image)
+    return jax.lax.scan(body, x, (jnp.arange(len(moves)), moves))[0]
 
 
 def _checked_mask(mask: Array, image: Array) -> Array:
+    """The mask with as many axes as the image, each of size 1 or the image's."""
     full = (1,) * (image.ndim - mask.ndim) + mask.shape
     if len(full) != image.ndim or any(
         size not in (1, wanted) for size, wanted in zip(full, image.shape, strict=True)

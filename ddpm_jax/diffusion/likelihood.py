@@ -4,14 +4,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from .denoiser import Denoiser, Network, as_denoiser
 from .losses import bound_term, mean_over_data, prior_bpd
 from .noise import Key, draw_noise, fold_in, threefry_key
 from .samplers.base import floating
-from .schedules import Schedule
+from .schedules import Schedule, concrete
 from .transitions import p_gaussian, q_sample
 
 
@@ -43,21 +42,19 @@ def bits_per_dim(
     respaced chain. Consumes `key`.
 
     Args:
-        key: one key, or (batch,) keys, one per example: then an example's estimate does
-            not depend on the batch that it stands in.
-        denoise: as `samplers.sample` takes it. The reference evaluations clip x_0.
+        key, denoise: as `samplers.sample` takes them. The reference evaluations clip.
         x0: (batch, *data), 8-bit data in [-1, 1].
 
     Raises:
         ValueError: if concrete data lie outside [-1, 1], or the denoiser cannot work on
             the schedule.
     """
-    denoise = as_denoiser(denoise)
-    denoise.check(schedule)
-    if not isinstance(x0, jax.core.Tracer):
-        low, high = np.min(x0), np.max(x0)
-        if not -1 <= low <= high <= 1:
-            raise ValueError(f"data must lie in [-1, 1]; got values {low:g}..{high:g}")
+    denoise = as_denoiser(denoise, schedule)
+    data = concrete(x0)
+    if data is not None and not -1 <= data.min() <= data.max() <= 1:
+        raise ValueError(
+            f"data must lie in [-1, 1]; got values {data.min():g}..{data.max():g}"
+        )
     return _whole_bound(threefry_key(key), denoise, schedule, floating(schedule, x0))
 
 

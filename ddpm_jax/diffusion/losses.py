@@ -21,8 +21,6 @@ from .transitions import p_mean_variance, q_mean_variance, q_posterior
 from .variances import VarianceRule, fixed_large, learned_range
 
 Weight = Callable[[Schedule, Array], Array]  # (schedule, t) -> shape of t
-
-
 # (schedule, x0, xt, t, noise, output) -> the loss of each example, (batch,)
 Loss = Callable[[Schedule, Array, Array, Array, Array, Array], Array]
 
@@ -45,8 +43,7 @@ def simple_loss(
         weight: factor by step, e.g. `min_snr()`; None is 1, the paper's.
 
     Raises:
-        ValueError: if predict has no target, the shapes do not fit, or a concrete t
-            lies outside the chain; a traced one gives NaN there.
+        ValueError: if predict has no target, the shapes do not fit, or as `lookup`.
     """
     if not x0.shape == xt.shape == noise.shape:
         raise ValueError(

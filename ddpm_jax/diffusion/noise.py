@@ -25,9 +25,14 @@ def threefry_key(key: Key) -> Array:
     Raises:
         ValueError: if it is a key of none of them, and no seed.
     """
-    if not hasattr(key, "dtype"):
-        return _seeded(key)
     words: Any = key
+    if not hasattr(words, "dtype"):
+        if not isinstance(words, int) or not -(2**63) <= words < 2**63:
+            raise ValueError(
+                "a key must be one of jax.random.key, or a seed, a whole number of 64 "
+                f"bits; got {words!r}"
+            )
+        return jax.random.key(words, impl=THREEFRY)
     if jnp.issubdtype(words.dtype, jax.dtypes.prng_key):
         if str(jax.random.key_impl(words)) == THREEFRY:
             return words
@@ -50,23 +55,11 @@ def threefry_key(key: Key) -> Array:
     return jnp.where(jnp.all(first == second, axis=-1), typed, mixed)
 
 
-def _seeded(seed: Any) -> Array:
-    if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-        raise ValueError(
-            "a key must be one of jax.random.key, or a seed, a whole number of 64 "
-            f"bits; got {seed!r}"
-        )
-    return jax.random.key(seed, impl=THREEFRY)
-
-
 def draw_noise(key: Key, like: Array | jax.ShapeDtypeStruct) -> Array:
-    """Standard normal noise of the shape and dtype of `like`. Consumes `key`.
-
-    Args:
-        key: one key, or (batch,) keys for `like` of shape (batch, *data).
+    """Standard normal noise of the shape and dtype of `like`, (batch, *data).
 
     Raises:
-        ValueError: if there is another number of keys.
+        ValueError: unless there is one key, which is consumed, or (batch,) of them.
     """
     key = threefry_key(key)
     if key.shape not in ((), like.shape[:1]):
@@ -85,4 +78,4 @@ def fold_in(key: Key, data: jax.typing.ArrayLike) -> Array:
     key = threefry_key(key)
     if key.ndim == 0:
         return jax.random.fold_in(key, data)
-    return jax.vmap(lambda each: jax.random.fold_in(each, data))(key)
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(key, data)

@@ -8,12 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from .schedules import Schedule, at
+from .schedules import Schedule, at, check_signal
 
 
 class Prediction(NamedTuple):
@@ -50,7 +48,11 @@ class Parametrisation:
 
 
 def _read_eps(schedule: Schedule, xt: Array, t: Array, output: Array) -> Prediction:
-    check_signal(schedule)
+    check_signal(
+        schedule,
+        "a network that predicts eps cannot start from zero terminal SNR, where eps "
+        "says nothing of x_0: predict v or x0",
+    )
     ratio = at(schedule.sqrt_recipm1_alphas_cumprod, t, xt)
     ratio = jnp.where(jnp.isinf(ratio), jnp.nan, ratio)  # a clip would hide infinity
     x0 = at(schedule.sqrt_recip_alphas_cumprod, t, xt) * xt - ratio * output
@@ -67,9 +69,8 @@ def _read_x0(schedule: Schedule, xt: Array, t: Array, output: Array) -> Predicti
 def _read_v(schedule: Schedule, xt: Array, t: Array, output: Array) -> Prediction:
     signal = at(schedule.sqrt_alphas_cumprod, t, xt)
     sigma = at(schedule.sqrt_one_minus_alphas_cumprod, t, xt)
-    return Prediction(
-        signal * xt - sigma * output, signal * output + sigma * xt, output
-    )
+    x0, eps = signal * xt - sigma * output, signal * output + sigma * xt
+    return Prediction(x0, eps, output)
 
 
 def velocity(schedule: Schedule, x0: Array, t: Array, eps: Array) -> Array:
@@ -80,10 +81,7 @@ def velocity(schedule: Schedule, x0: Array, t: Array, eps: Array) -> Array:
 
 
 from_eps = Parametrisation(
-    "from_eps",
-    _read_eps,
-    target=lambda schedule, x0, t, noise: noise,
-    eps_error=jnp.ones_like,
+    "from_eps", _read_eps, lambda s, x0, t, eps: eps, jnp.ones_like
 )
 """The output is eps, the noise in x_t (Ho et al. 2020, eq. 15).
 
@@ -92,25 +90,9 @@ concrete, and NaN at that step where it is traced.
 """
 
 from_x0 = Parametrisation(
-    "from_x0",
-    _read_x0,
-    target=lambda schedule, x0, t, noise: x0,
-    eps_error=lambda snr: snr,
+    "from_x0", _read_x0, lambda s, x0, t, eps: x0, lambda snr: snr
 )
 """The output is x_0."""
 
-from_v = Parametrisation(
-    "from_v", _read_v, target=velocity, eps_error=lambda snr: snr / (1 + snr)
-)
+from_v = Parametrisation("from_v", _read_v, velocity, lambda snr: snr / (1 + snr))
 """The output is v (Salimans & Ho 2022, section 4)."""
-
-
-def check_signal(schedule: Schedule) -> None:
-    """Raises ValueError if a concrete schedule ends without signal (zero SNR)."""
-    table = schedule.alphas_cumprod
-    if not isinstance(table, jax.core.Tracer) and np.asarray(table)[-1] == 0:
-        raise ValueError(
-            "a network that predicts eps cannot start from zero terminal SNR, where "
-            "eps says nothing of x_0: predict v or x0; got alpha_bar = 0 at step "
-            f"{schedule.num_steps - 1}"
-        )

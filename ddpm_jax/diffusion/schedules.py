@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from .betas import betas_of, checked_betas
 from .betas import constant_betas as constant_betas
@@ -59,49 +60,54 @@ class Schedule:
 
 
 def lookup(table: Array, t: Array) -> Array:
-    """table[t] that cannot be silently wrong.
+    """table[t], a float table (T,) at integers t of any shape, never silently wrong.
 
     Plain indexing returns the last entry for t = -1 and for t >= T.
 
-    Args:
-        table: shape (T,), floating point.
-        t: integer steps of any shape.
-
     Raises:
-        ValueError: if t is not of integer type, or if a concrete (not traced) t has an
-            entry outside 0..T-1. A traced t gives NaN there.
+        ValueError: if t is not of integers, or a concrete (not traced) one lies outside
+            0..T-1. A traced one gives NaN there.
     """
-    num_steps = table.shape[0]
     t = np.asarray(t) if isinstance(t, (list, tuple)) else t
+    steps, last = concrete(t), table.shape[0] - 1
     if not jnp.issubdtype(jnp.result_type(t), jnp.integer):
         raise ValueError(f"a step must be an integer; got {jnp.result_type(t)}")
-    if not isinstance(t, jax.core.Tracer):
-        steps = np.asarray(t)
-        if steps.size and (steps.min() < 0 or steps.max() >= num_steps):
-            raise ValueError(
-                f"a step must lie in 0..{num_steps - 1}; "
-                f"got {steps.min()}..{steps.max()}"
-            )
+    if steps is not None and steps.size and not 0 <= steps.min() <= steps.max() <= last:
+        raise ValueError(
+            f"a step must lie in 0..{last}; got {steps.min()}..{steps.max()}"
+        )
     return table.at[t].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
 
 
 def at(table: Array, t: Array, like: Array) -> Array:
-    """table[t] (see `lookup`), of shape (batch, 1, ..., 1) to broadcast against `like`.
-
-    Args:
-        table: shape (T,).
-        t: integer, a scalar or of shape (batch,).
-        like: shape (batch, *anything).
+    """table[t] (see `lookup`) for a scalar t or (batch,), to broadcast against `like`.
 
     Raises:
         ValueError: as `lookup`, and if t has more axes.
     """
     values = lookup(table, t)
-    if values.ndim == 0:
-        return values
     if values.ndim > 1:
         raise ValueError(f"t must be a scalar or (batch,); got shape {values.shape}")
-    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
+    return per_example(values, like)
+
+
+def per_example(values: Array, x: Array) -> Array:
+    """A scalar as it is, (batch,) values as (batch, 1, ..., 1) with the axes of x."""
+    extra = x.ndim - values.ndim if values.ndim else 0
+    return values.reshape(values.shape + (1,) * extra)
+
+
+def concrete(value: ArrayLike) -> np.ndarray | None:
+    """The value as NumPy has it, to be checked; None if it is traced."""
+    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+
+
+def check_signal(schedule: Schedule, reason: str) -> None:
+    """Raises ValueError with the reason if a concrete chain has zero terminal SNR."""
+    table = concrete(schedule.alphas_cumprod)
+    if table is not None and table[-1] == 0:
+        last = schedule.num_steps - 1
+        raise ValueError(f"{reason}; got alpha_bar = 0 at step {last}")
 
 
 def make_schedule(
@@ -122,35 +128,33 @@ def make_schedule(
             large for the tables to be finite.
     """
     betas = checked_betas(betas)
-    if timesteps is None:
-        kept = np.arange(len(betas))
-    else:
+    kept = np.arange(len(betas))
+    if timesteps is not None:
         kept = _checked_timesteps(timesteps, len(betas))
         betas = betas_of(np.cumprod(1 - betas)[kept])
-
     alpha_bar = np.cumprod(1 - betas)
-    _check_signal(alpha_bar)
+    _check_finite(alpha_bar)
     prev = np.append(1.0, alpha_bar[:-1])
     variance = betas * (1 - prev) / (1 - alpha_bar)
     # beta~_0 is 0 and has no logarithm; beta~_1 stands in (Ho's and OpenAI's code).
     stand_in = variance[1] if len(betas) > 1 else betas[0]
     with np.errstate(divide="ignore"):  # zero terminal SNR: 1 / 0 = inf is meant
         recip = 1 / alpha_bar
-        tables = {
-            "betas": betas,
-            "alphas_cumprod": alpha_bar,
-            "alphas_cumprod_prev": prev,
-            "sqrt_alphas_cumprod": np.sqrt(alpha_bar),
-            "sqrt_one_minus_alphas_cumprod": np.sqrt(1 - alpha_bar),
-            "log_one_minus_alphas_cumprod": np.log1p(-alpha_bar),
-            "sqrt_recip_alphas_cumprod": np.sqrt(recip),
-            "sqrt_recipm1_alphas_cumprod": np.sqrt(recip - 1),
-            "posterior_variance": variance,
-            "posterior_log_variance_clipped": np.log(np.append(stand_in, variance[1:])),
-            "posterior_mean_coef1": betas * np.sqrt(prev) / (1 - alpha_bar),
-            "posterior_mean_coef2": (1 - prev) * np.sqrt(1 - betas) / (1 - alpha_bar),
-            "log_betas_clipped": np.log(np.append(stand_in, betas[1:])),
-        }
+    tables = {
+        "betas": betas,
+        "alphas_cumprod": alpha_bar,
+        "alphas_cumprod_prev": prev,
+        "sqrt_alphas_cumprod": np.sqrt(alpha_bar),
+        "sqrt_one_minus_alphas_cumprod": np.sqrt(1 - alpha_bar),
+        "log_one_minus_alphas_cumprod": np.log1p(-alpha_bar),
+        "sqrt_recip_alphas_cumprod": np.sqrt(recip),
+        "sqrt_recipm1_alphas_cumprod": np.sqrt(recip - 1),
+        "posterior_variance": variance,
+        "posterior_log_variance_clipped": np.log(np.append(stand_in, variance[1:])),
+        "posterior_mean_coef1": betas * np.sqrt(prev) / (1 - alpha_bar),
+        "posterior_mean_coef2": (1 - prev) * np.sqrt(1 - betas) / (1 - alpha_bar),
+        "log_betas_clipped": np.log(np.append(stand_in, betas[1:])),
+    }
     dtype = jnp.result_type(float)  # float32, or float64 where x64 is enabled
     return Schedule(
         timesteps=jnp.asarray(kept, jnp.int32),
@@ -173,7 +177,7 @@ def _checked_timesteps(timesteps: np.ndarray, num_steps: int) -> np.ndarray:
     return kept
 
 
-def _check_signal(alpha_bar: np.ndarray) -> None:
+def _check_finite(alpha_bar: np.ndarray) -> None:
     """Raises ValueError if a table would be NaN, or infinite but for terminal SNR 0."""
     if alpha_bar[0] == 1:
         raise ValueError("the first beta must be at least 1e-15: 1 - beta is 1 here")

@@ -40,8 +40,7 @@ def log_snr_positions(
         ValueError: if count < 1, lambda_min is not below the lambda of step 0, or the
             chain has zero terminal SNR.
     """
-    log_alpha = _log_alpha(betas, count)
-    low, high = _lowest(log_alpha, lambda_min), _lambda(log_alpha[0])
+    log_alpha, low, high = _range(betas, count, lambda_min)
     return _positions(log_alpha, np.linspace(low, high, count)[::-1])
 
 
@@ -56,21 +55,16 @@ def karras_positions(
 ) -> np.ndarray:
     """`count` positions even in sigma^(1/rho), sigma = sqrt(1 - alpha_bar) / alpha.
 
-    Karras et al. 2022, eq. 5, ascending, float64. Sigmas beyond those of the chain are
-    set to its ends: with the paper's own 0.002 and 80, a chain of linear betas starts
-    at 0.01 and ends at 80, below its last step (157).
-
-    Args:
-        lambda_min: where the chain is cut; -inf is no cut. The same as a sigma_max of
-            exp(-lambda_min): the lower of the two counts.
+    Karras et al. 2022, eq. 5, ascending, float64. Sigmas beyond those of the chain, or
+    its cut at exp(-lambda_min), are set to its ends: with the paper's own 0.002 and 80,
+    a chain of linear betas starts at 0.01 and ends at 80, below its last step (157).
 
     Raises:
-        ValueError: if count < 1, rho or the range of sigma is not positive, lambda_min
-            is not below the lambda of step 0, or the chain has zero terminal SNR.
+        ValueError: as `log_snr_positions`, and if rho or the range of sigma is not
+            positive.
     """
-    log_alpha = _log_alpha(betas, count)
-    low = max(sigma_min, np.exp(-_lambda(log_alpha[0])))
-    high = min(sigma_max, np.exp(-_lowest(log_alpha, lambda_min)))
+    log_alpha, lowest, highest = _range(betas, count, lambda_min)
+    low, high = max(sigma_min, np.exp(-highest)), min(sigma_max, np.exp(-lowest))
     if rho <= 0 or low > high:
         raise ValueError(
             "rho and the range of sigma must be positive; "
@@ -93,23 +87,19 @@ def heun_positions(
     on linear and cosine chains: on all of them, from 15 network calls on, the error is
     below that of DDIM with as many (`benchmarks/solvers.py`).
 
-    Args:
-        lambda_min: where the chain is cut; -inf is no cut.
-
     Raises:
         ValueError: as `log_snr_positions`.
     """
-    log_alpha = _log_alpha(betas, count)
-    high = np.exp(-_lowest(log_alpha, lambda_min))
+    log_alpha, lowest, highest = _range(betas, count, lambda_min)
+    low, high = np.exp(-highest), np.exp(-lowest)
     last = (high / (high + 6)) ** 0.6
-    first = np.exp(-_lambda(log_alpha[0]))
-    first = max(last / count, (first / (first + 6)) ** 0.6)
+    first = max(last / count, (low / (low + 6)) ** 0.6)
     root = np.linspace(first, last, count) ** (1 / 0.6)
     return _positions(log_alpha, -np.log(6 * root / (1 - root)))
 
 
 def log_snr_timesteps(betas: np.ndarray, count: int) -> np.ndarray:
-    """The table's steps nearest to `log_snr_positions`: distinct, int64, exactly count.
+    """The `count` distinct steps of the chain nearest to `log_snr_positions`, int64.
 
     For `make_schedule(betas, timesteps=...)`. Raises ValueError as that function, and
     if count > T.
@@ -118,11 +108,7 @@ def log_snr_timesteps(betas: np.ndarray, count: int) -> np.ndarray:
 
 
 def karras_timesteps(betas: np.ndarray, count: int, *, rho: float = 7.0) -> np.ndarray:
-    """The table's steps nearest to `karras_positions`: distinct, int64, exactly count.
-
-    For `make_schedule(betas, timesteps=...)`. Raises ValueError as that function, and
-    if count > T.
-    """
+    """The steps nearest to `karras_positions`; otherwise as `log_snr_timesteps`."""
     return _distinct(karras_positions(betas, count, rho=rho), len(betas))
 
 
@@ -135,29 +121,25 @@ def interpolated_schedule(betas: np.ndarray, positions: np.ndarray) -> Schedule:
     Raises:
         ValueError: if they are not, or the chain has zero terminal SNR.
     """
-    positions = np.asarray(positions, np.float64)
-    log_alpha = _log_alpha(betas, 1)
+    positions, log_alpha = np.asarray(positions, np.float64), _log_alpha(betas)
     last = len(log_alpha) - 1
-    inside = positions.ndim == 1 and positions.size > 0
-    inside = inside and positions[0] >= 0 and positions[-1] <= last
-    if not inside or np.any(np.diff(positions) <= 0):
+    ascending = positions.ndim == 1 and np.all(np.diff(positions) > 0)
+    if not (
+        ascending and positions.size and 0 <= positions[0] <= positions[-1] <= last
+    ):
         raise ValueError(
             f"positions must be a vector ascending strictly within 0..{last}; "
             f"got {positions}"
         )
     log_alpha = np.interp(positions, np.arange(last + 1), log_alpha)
-    ratios = np.diff(log_alpha, prepend=0.0)
-    schedule = make_schedule(-np.expm1(2 * ratios))
-    return dataclasses.replace(
-        schedule, timesteps=jnp.asarray(positions, schedule.betas.dtype)
-    )
+    schedule = make_schedule(-np.expm1(2 * np.diff(log_alpha, prepend=0.0)))
+    timesteps = jnp.asarray(positions, schedule.betas.dtype)
+    return dataclasses.replace(schedule, timesteps=timesteps)
 
 
-def _log_alpha(betas: np.ndarray, count: int) -> np.ndarray:
+def _log_alpha(betas: np.ndarray) -> np.ndarray:
     betas = checked_betas(betas)
-    if count < 1:
-        raise ValueError(f"the number of steps must be at least 1; got {count}")
-    if np.any(betas >= 1):
+    if betas[-1] == 1:
         raise ValueError(
             "steps cannot be spaced in log-SNR where it is infinite: the chain has "
             "zero terminal SNR (its last beta is 1)"
@@ -165,19 +147,20 @@ def _log_alpha(betas: np.ndarray, count: int) -> np.ndarray:
     return 0.5 * np.cumsum(np.log1p(-betas))
 
 
-def _lambda(log_alpha: np.ndarray) -> np.ndarray:
-    return log_alpha - 0.5 * np.log(-np.expm1(2 * log_alpha))
-
-
-def _lowest(log_alpha: np.ndarray, lambda_min: float) -> float:
-    """The lambda that a chain starts from when it is cut at lambda_min."""
-    first = _lambda(log_alpha[0])
-    if not lambda_min < first:
+def _range(
+    betas: np.ndarray, count: int, lambda_min: float
+) -> tuple[np.ndarray, float, float]:
+    """The chain's log alpha, and its lambda at the cut, or the end, and at step 0."""
+    if count < 1:
+        raise ValueError(f"the number of steps must be at least 1; got {count}")
+    log_alpha = _log_alpha(betas)
+    low, high = (x - 0.5 * np.log(-np.expm1(2 * x)) for x in log_alpha[[-1, 0]])
+    if not lambda_min < high:
         raise ValueError(
-            f"lambda_min must lie below the lambda of step 0, {first:.6g}; got "
+            f"lambda_min must lie below the lambda of step 0, {high:.6g}; got "
             f"{lambda_min}"
         )
-    return max(float(_lambda(log_alpha[-1])), lambda_min)
+    return log_alpha, max(float(low), lambda_min), high
 
 
 def _positions(log_alpha: np.ndarray, lambdas: np.ndarray) -> np.ndarray:

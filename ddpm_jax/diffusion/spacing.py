@@ -36,12 +36,8 @@ def spaced_timesteps(num_steps: int, count: int, *, spacing: str) -> np.ndarray:
 def _uniform(num_steps: int, count: int) -> np.ndarray:
     # The stride is added up rather than multiplied: the reference code's rounding
     # errors decide which way halves round.
-    stride = (num_steps - 1) / max(count - 1, 1)
-    position, steps = 0.0, []
-    for _ in range(count):
-        steps.append(round(position))
-        position += stride
-    return np.array(steps)
+    strides = np.full(count, (num_steps - 1) / max(count - 1, 1))
+    return np.round(np.cumsum(np.append(0.0, strides[1:])))
 
 
 def _integer_stride(num_steps: int, count: int) -> np.ndarray:

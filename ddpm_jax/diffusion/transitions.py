@@ -5,7 +5,6 @@ or of shape (batch,), counted from 0. Noise is always an argument: nothing here 
 A traced step outside 0..T-1 makes the result NaN; a concrete one raises ValueError.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -20,7 +19,7 @@ from .parametrisations import from_eps as from_eps
 from .parametrisations import from_v as from_v
 from .parametrisations import from_x0 as from_x0
 from .parametrisations import velocity as velocity
-from .schedules import Schedule, at
+from .schedules import Schedule, at, concrete, per_example
 from .variances import Variance as Variance
 from .variances import VarianceRule as VarianceRule
 from .variances import as_variance, fixed_large, fixed_small
@@ -74,8 +73,7 @@ def p_mean_variance(
     Without clipping the mean is eq. 11 of the paper; with it, the reference code's.
 
     Args:
-        output: what the network returned for (x_t, t): the shape of xt, or, for a
-            learned variance, twice its channels: [mean part, variance part].
+        output: a `denoiser.Network`'s for (x_t, t).
         predict, variance, clip: how to read it, as for `denoiser.denoiser`.
 
     Returns:
@@ -104,10 +102,10 @@ def p_sample(gaussian: Gaussian, t: Array, noise: Array) -> Array:
     """
     if not jnp.issubdtype(jnp.result_type(t), jnp.integer):
         raise ValueError(f"a step must be an integer; got {jnp.result_type(t)}")
-    if not isinstance(t, jax.core.Tracer) and np.any(np.asarray(t) < 0):
-        raise ValueError(f"a step must not be negative; got {np.min(t)}")
-    t = jnp.asarray(t)
-    t = t.reshape(t.shape + (1,) * (noise.ndim - t.ndim if t.ndim else 0))
+    steps = concrete(t)
+    if steps is not None and np.any(steps < 0):
+        raise ValueError(f"a step must not be negative; got {np.min(steps)}")
+    t = per_example(jnp.asarray(t), noise)
     sigma = jnp.exp(0.5 * gaussian.log_variance)
     sigma = jnp.where(t > 0, sigma, jnp.where(t == 0, 0.0, jnp.nan))
     return gaussian.mean + sigma * noise

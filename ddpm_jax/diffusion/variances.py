@@ -19,32 +19,25 @@ class Variance(NamedTuple):
     log_variance: Array
 
 
+Values = Array | None
 # (schedule, t, values, x_t) -> the variance, or its logarithm alone
-VarianceRule = Callable[[Schedule, Array, Array | None, Array], Variance | Array]
+VarianceRule = Callable[[Schedule, Array, Values, Array], Variance | Array]
 
 
-def fixed_small(
-    schedule: Schedule, t: Array, values: Array | None, like: Array
-) -> Variance:
+def fixed_small(schedule: Schedule, t: Array, values: Values, like: Array) -> Variance:
     """beta~_t, the variance of the posterior: optimal for a single data point."""
     del values
-    return Variance(
-        at(schedule.posterior_variance, t, like),
-        at(schedule.posterior_log_variance_clipped, t, like),
-    )
+    log_variance = at(schedule.posterior_log_variance_clipped, t, like)
+    return Variance(at(schedule.posterior_variance, t, like), log_variance)
 
 
-def fixed_large(
-    schedule: Schedule, t: Array, values: Array | None, like: Array
-) -> Variance:
+def fixed_large(schedule: Schedule, t: Array, values: Values, like: Array) -> Variance:
     """beta_t, optimal for x_0 ~ N(0, I); beta~_1 at t = 0, which only decoders read."""
     del values
     return as_variance(at(schedule.log_betas_clipped, t, like))
 
 
-def learned(
-    schedule: Schedule, t: Array, values: Array | None, like: Array
-) -> Variance:
+def learned(schedule: Schedule, t: Array, values: Values, like: Array) -> Variance:
     """The network's second half is the log-variance itself.
 
     Raises:
@@ -55,7 +48,7 @@ def learned(
 
 
 def learned_range(
-    schedule: Schedule, t: Array, values: Array | None, like: Array
+    schedule: Schedule, t: Array, values: Values, like: Array
 ) -> Variance:
     """The second half v interpolates log-variances (Nichol & Dhariwal 2021, eq. 15).
 
@@ -77,7 +70,7 @@ def as_variance(value: Variance | Array) -> Variance:
     return value if isinstance(value, Variance) else Variance(jnp.exp(value), value)
 
 
-def _second_half(values: Array | None, like: Array) -> Array:
+def _second_half(values: Values, like: Array) -> Array:
     if values is None:
         raise ValueError(
             "a learned variance needs a network with twice the data's channels; "

@@ -197,6 +197,25 @@ def test_a_sample_has_a_gradient(schedule, sampler):
     np.testing.assert_allclose(forward, backward, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "sampler",
+    [samplers.ddpm(), samplers.dpm_solver_pp(order=3), samplers.unipc()],
+    ids=["ddpm", "3M", "unipc"],
+)
+@pytest.mark.parametrize("steps", [1, 5])
+def test_out_of_pure_noise_a_sample_has_a_gradient_too(sampler, steps):
+    betas = schedules.zero_terminal_snr(np.linspace(0.1, 0.6, 8))
+    chain = schedules.make_schedule(betas, timesteps=np.arange(8)[-steps:])
+
+    def total(w):
+        denoise = denoiser(Partial(scaled, w), predict=transitions.from_v)
+        return samplers.sample(KEY, denoise, chain, (2, 4), sampler=sampler).sum()
+
+    forward, backward = jax.jacfwd(total)(0.5), jax.grad(total)(0.5)
+    assert np.isfinite(backward) and backward != 0
+    np.testing.assert_allclose(forward, backward, rtol=1e-3)
+
+
 def test_eta_has_a_gradient(schedule):
     def total(eta):
         sampler = samplers.ddim(eta=eta)

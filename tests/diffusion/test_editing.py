@@ -124,6 +124,15 @@ def test_inpainting_keeps_what_is_known_and_agrees_with_it(sampler):
         np.testing.assert_allclose(x0, image, atol=0.02)
 
 
+def test_unknown_pixels_may_hold_anything():
+    mask = jnp.zeros((4, 4)).at[0].set(1.0)
+    holes = jnp.where(mask == 0, jnp.nan, IMAGES)
+    how = {"jump": 3, "resample": 2}
+    x0 = inpaint(jax.random.key(0), normal, SCHEDULE, holes, mask, **how)
+    same = inpaint(jax.random.key(0), normal, SCHEDULE, IMAGES, mask, **how)
+    np.testing.assert_array_equal(x0, same)
+
+
 def test_a_full_mask_is_the_image_and_an_empty_one_is_sampling():
     key, full = jax.random.key(4), jnp.ones((2, 4, 4))
     x0 = inpaint(key, normal, SCHEDULE, IMAGES, full, resample=1)

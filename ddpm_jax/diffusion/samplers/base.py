@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..closures import Closure, as_closure
-from ..denoiser import Denoiser
+from ..denoiser import Denoiser, Estimate
 from ..noise import draw_noise
 from ..schedules import Schedule, at
 
@@ -26,6 +26,8 @@ class SampleState(NamedTuple):
 
 # (key, denoise, schedule, state, i) -> the state at index i - 1, of the same structure
 Step = Callable[[Array, Denoiser, Schedule, Any, Array], tuple[Any, StepInfo]]
+# (schedule, state, i, estimate, noise or None) -> the state at index i - 1
+Update = Callable[[Schedule, Any, Array, Estimate, Any], Any]
 
 
 class Sampler(NamedTuple):
@@ -39,9 +41,11 @@ class Sampler(NamedTuple):
     def spacing(self) -> str:
         """The spacing that suits it where only the number of steps is given.
 
-        A name, "uniform" unless the step's function was marked by `suits`.
+        A name, "uniform" unless the step, or its update, was marked by `suits`.
         """
-        function = self.step.function if isinstance(self.step, Closure) else self.step
+        function: Any = self.step
+        while isinstance(function, Closure):
+            function = function.values.get("update", function.function)
         return getattr(function, "spacing", "uniform")
 
 
@@ -55,30 +59,35 @@ def check_sampler(sampler: Any) -> None:
 
 
 def suits(spacing: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Marks the step of a sampler with the name of the spacing that suits it."""
+    """Marks a sampler's step, or its update, with the name of the spacing it likes."""
 
-    def mark(step: Callable[..., Any]) -> Callable[..., Any]:
-        vars(step)["spacing"] = spacing
-        return step
+    def mark(function: Callable[..., Any]) -> Callable[..., Any]:
+        vars(function)["spacing"] = spacing
+        return function
 
     return mark
-
-
-def memoryless(update: Callable[..., Array], *, stochastic: bool) -> Sampler:
-    """The sampler whose state is x and whose step is an update.
-
-    Args:
-        update: (schedule, xt, i, estimate, noise) -> x at index i - 1.
-        stochastic: whether noise is drawn; the update is given None where it is not.
-    """
-    step = Closure(_step, update=as_closure(update), stochastic=stochastic)
-    return Sampler(start, step)
 
 
 def start(schedule: Schedule, x: Array) -> SampleState:
     """The init of a sampler without memory."""
     del schedule
     return SampleState(x)
+
+
+def one_call(
+    update: Update, *, stochastic: bool, init: Callable[..., Any] = start
+) -> Sampler:
+    """The sampler that asks the denoiser once a step and updates its state with that.
+
+    Noise is drawn only where it is stochastic; else the update is given None.
+    """
+    step = Closure(_step, update=as_closure(update), stochastic=stochastic)
+    return Sampler(init, step)
+
+
+def memoryless(update: Update, *, stochastic: bool) -> Sampler:
+    """The sampler whose state is x alone, and whose update is one of x."""
+    return one_call(Closure(_of_x, update=as_closure(update)), stochastic=stochastic)
 
 
 def floating(schedule: Schedule, x: Array) -> Array:
@@ -92,17 +101,11 @@ def before(table: Array, first: float, i: Array, like: Array) -> Array:
     return at(shifted, i, like)
 
 
-def _step(
-    key: Array,
-    denoise: Denoiser,
-    schedule: Schedule,
-    state: SampleState,
-    i: Array,
-    *,
-    update: Callable[..., Array],
-    stochastic: bool,
-) -> tuple[SampleState, StepInfo]:
+def _step(key, denoise, schedule, state, i, *, update: Update, stochastic: bool):
     estimate = denoise(schedule, state.x, i)
     noise = draw_noise(key, state.x) if stochastic else None
-    x = update(schedule, state.x, i, estimate, noise)
-    return SampleState(x), StepInfo(estimate.x0)
+    return update(schedule, state, i, estimate, noise), StepInfo(estimate.x0)
+
+
+def _of_x(schedule, state, i, estimate, noise, *, update: Update) -> SampleState:
+    return SampleState(update(schedule, state.x, i, estimate, noise))

@@ -7,7 +7,7 @@ from jax import Array
 
 from ..closures import Closure
 from ..denoiser import Denoiser, Estimate, Network, as_denoiser
-from ..schedules import Schedule, at
+from ..schedules import Schedule, at, concrete
 from ..transitions import q_sample
 from .base import Sampler, before, floating, memoryless
 
@@ -25,8 +25,7 @@ def ddim(*, eta: float | Array = 0.0) -> Sampler:
     Raises:
         ValueError: if a concrete eta lies outside [0, 1].
     """
-    _check_eta(eta)
-    if not isinstance(eta, jax.core.Tracer) and not eta:
+    if _checked_eta(eta) == 0:
         return memoryless(ddim_update, stochastic=False)
     update = Closure(ddim_update, eta=jnp.asarray(eta, float))
     return memoryless(update, stochastic=True)
@@ -51,8 +50,7 @@ def ddim_update(
     Raises:
         ValueError: if it is not, or a concrete eta lies outside [0, 1].
     """
-    _check_eta(eta)
-    if noise is None and (isinstance(eta, jax.core.Tracer) or eta != 0):
+    if _checked_eta(eta) != 0 and noise is None:
         raise ValueError(f"with eta > 0 there must be a noise; got eta={eta} alone")
     signal = jnp.sqrt(at(schedule.alphas_cumprod_prev, i, xt))
     sigma_prev = before(schedule.sqrt_one_minus_alphas_cumprod, 0.0, i, xt)
@@ -74,16 +72,13 @@ def ddim_invert(denoise: Denoiser | Network, schedule: Schedule, x0: Array) -> A
     """The latent x_T from which `ddim()` leads back to x0 (section 4.3).
 
     The deterministic sampler walked up the chain, each step with the eps of the point
-    that it leaves: exact in the limit of many steps, for a denoiser that does not clip.
-    It asks the network T times, as sampling does; the first time with the image itself,
-    told the first step. Compiled once for the same functions, as `sample` is.
+    that it leaves, the image itself counting as index 0: exact in the limit of many
+    steps, for a denoiser that does not clip. T network calls, compiled as `sample` is.
 
     Raises:
         ValueError: if the denoiser cannot work on the schedule.
     """
-    denoise = as_denoiser(denoise)
-    denoise.check(schedule)
-    return _invert(denoise, schedule, floating(schedule, x0))
+    return _invert(as_denoiser(denoise, schedule), schedule, floating(schedule, x0))
 
 
 @jax.jit
@@ -97,6 +92,9 @@ def _invert(denoise: Denoiser, schedule: Schedule, x0: Array) -> Array:
     return jax.lax.scan(body, x0, jnp.arange(schedule.num_steps))[0]
 
 
-def _check_eta(eta: float | Array) -> None:
-    if not isinstance(eta, jax.core.Tracer) and not 0 <= np.asarray(eta) <= 1:
+def _checked_eta(eta: float | Array) -> np.ndarray | None:
+    """Its value; None if it is traced."""
+    value = concrete(eta)
+    if value is not None and not 0 <= value <= 1:
         raise ValueError(f"eta must lie in [0, 1]; got {eta}")
+    return value

@@ -5,16 +5,15 @@ with predictions of x_0. Index 0 is followed by the step to clean data, which re
 the x_0 predicted at index 0: T indices, T network calls.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
 from ..closures import Closure
-from ..denoiser import Denoiser, Estimate
-from ..noise import draw_noise
+from ..denoiser import Estimate
 from ..schedules import Schedule, at
-from .base import Sampler, StepInfo, before, suits
+from .base import Sampler, before, one_call, suits
 
 
 class MultistepState(NamedTuple):
@@ -33,17 +32,15 @@ def dpm_solver_pp(
     Order 1 is `ddim(eta=0)`, or, stochastic, `ddim(eta=1)`; order 2 stochastic is
     "SDE-DPM-Solver++(2M)". The first steps have the order that their history allows.
     Order 3 pays from some 12 steps on: with fewer it overshoots, on normal data by 8 to
-    36 % of the standard deviation, and order 2 is better.
-    It works on every schedule, best on one respaced evenly in log-SNR (see
-    `solver_spacing`), also with zero terminal SNR where the network predicts v or x_0.
+    36 % of the standard deviation. Every schedule will do, best one even in log-SNR
+    (`solver_spacing`), also with zero terminal SNR where the network predicts v or x_0.
     Under strong guidance the paper recommends a denoiser with `clip_dynamic()`.
 
     Args:
         lower_order_final: also lower the order towards the end, to 2 into index 1 and
             to 1 into index 0, where a long step of a higher order overshoots. The
-            authors' code does so in chains of fewer than 10 steps; here it is done in
-            all, since in longer chains of a suitable spacing it costs little. The step
-            to clean data always has order 1.
+            authors' code does so in chains of fewer than 10 steps, this in all: in
+            longer ones it costs little. The step to clean data always has order 1.
 
     Raises:
         ValueError: if there is no such order.
@@ -52,10 +49,9 @@ def dpm_solver_pp(
     if order not in range(1, highest + 1):
         kind = "the stochastic DPM-Solver++" if stochastic else "DPM-Solver++"
         raise ValueError(f"the order of {kind} must lie in 1..{highest}; got {order}")
-    step = Closure(
-        _step, order=order, stochastic=stochastic, lower_order_final=lower_order_final
-    )
-    return Sampler(Closure(multistep_start, order=order), step)
+    update = Closure(_update, order=order, lower_order_final=lower_order_final)
+    init = Closure(multistep_start, order=order)
+    return one_call(update, stochastic=stochastic, init=init)
 
 
 def multistep_start(schedule: Schedule, x: Array, *, order: int) -> MultistepState:
@@ -65,10 +61,16 @@ def multistep_start(schedule: Schedule, x: Array, *, order: int) -> MultistepSta
     return MultistepState(x, past, jnp.zeros((), jnp.int32))
 
 
-def remember(state: MultistepState, x: Array, x0: Array) -> MultistepState:
+def remember(state: Any, x: Array, x0: Array) -> Any:
     """The state after a step: x0 joins the history, whose oldest entry leaves it."""
     past = (x0, *state.past)[: len(state.past)]
-    return MultistepState(x, past, state.known + 1)
+    return state._replace(x=x, past=past, known=state.known + 1)
+
+
+def allowed_order(i: Array, known: Array, order: int, *, lower: bool) -> Array:
+    """The order of the step from index i: by its history, and, if lowered, the end."""
+    ending = jnp.maximum(i, 1) if lower else jnp.where(i == 0, 1, order)
+    return jnp.minimum(jnp.minimum(order, known), ending)
 
 
 def dpm_solver_pp_update(
@@ -108,11 +110,6 @@ def dpm_solver_pp_update(
     return x
 
 
-def final_order(i: Array, order: int, *, lower: bool) -> Array:
-    """The highest order of the step from index i as the end nears; 1 to clean data."""
-    return jnp.maximum(i, 1) if lower else jnp.where(i == 0, 1, order)
-
-
 def _decay(schedule: Schedule, i: Array) -> Array:
     """exp(lambda_i - lambda_{i-1}): 0 into clean data, 0 out of pure noise."""
     table = schedule.sqrt_recipm1_alphas_cumprod  # sigma / alpha = exp(-lambda)
@@ -124,9 +121,8 @@ def _slopes(
 ) -> tuple[Array, Array]:
     """The weights of the two newest differences of x_0, by order (0: not used)."""
     last = schedule.num_steps - 1
-    h = -jnp.log(_decay(schedule, i))
-    h0 = -jnp.log(_decay(schedule, jnp.minimum(i + 1, last)))
-    h1 = -jnp.log(_decay(schedule, jnp.minimum(i + 2, last)))
+    steps = (i, jnp.minimum(i + 1, last), jnp.minimum(i + 2, last))
+    h, h0, h1 = (-jnp.log(_decay(schedule, step)) for step in steps)
     # Written with h / h0 rather than r0 = h0 / h: out of pure noise h0 is infinite.
     a, b, far = h / h0, h / h1, h / (h0 + h1)
     phi2 = 1 - gain / h
@@ -140,28 +136,9 @@ def _slopes(
 
 
 @suits("logsnr")
-def _step(
-    key: Array,
-    denoise: Denoiser,
-    schedule: Schedule,
-    state: MultistepState,
-    i: Array,
-    *,
-    order: int,
-    stochastic: bool,
-    lower_order_final: bool,
-) -> tuple[MultistepState, StepInfo]:
-    estimate = denoise(schedule, state.x, i)
-    noise = draw_noise(key, state.x) if stochastic else None
-    allowed = jnp.minimum(order, state.known + 1)
-    ending = final_order(i, order, lower=lower_order_final)
+def _update(schedule, state, i, estimate, noise, *, order, lower_order_final):
+    order = allowed_order(i, state.known + 1, order, lower=lower_order_final)
     x = dpm_solver_pp_update(
-        schedule,
-        state.x,
-        i,
-        estimate,
-        noise,
-        past=state.past,
-        order=jnp.minimum(allowed, ending),
+        schedule, state.x, i, estimate, noise, past=state.past, order=order
     )
-    return remember(state, x, estimate.x0), StepInfo(estimate.x0)
+    return remember(state, x, estimate.x0)

@@ -13,16 +13,16 @@ sigma = 0: 2 T - 1 in all. What goes in and comes out is x, not y.
 
 import dataclasses
 import math
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from ..closures import Closure
-from ..denoiser import Denoiser
 from ..noise import draw_noise
-from ..schedules import Schedule, lookup
+from ..schedules import Schedule, check_signal, lookup
 from .base import Sampler, SampleState, StepInfo, before, suits
 
 
@@ -53,16 +53,14 @@ def heun(
     """
     if churn < 0:
         raise ValueError(f"churn must not be negative; got {churn}")
-    churning = None
-    if churn > 0:
-        churning = Closure(
-            churned,
-            churn=float(churn),
-            churn_range=tuple(map(float, churn_range)),
-            churn_noise=float(churn_noise),
-            trained_on=trained_on,
-        )
-    return Sampler(_start, Closure(_step, churning=churning))
+    churning = Closure(
+        churned,
+        churn=float(churn),
+        churn_range=tuple(map(float, churn_range)),
+        churn_noise=float(churn_noise),
+        trained_on=trained_on,
+    )
+    return Sampler(_start, Closure(_step, churning=churning if churn else None))
 
 
 def heun_update(
@@ -92,17 +90,16 @@ def level_at(sigma: Array, step: Array) -> Schedule:
     """
     recip = jnp.sqrt(1 + jnp.square(sigma))
     signal = 1 / recip
-    unused = jnp.full(1, jnp.nan, signal.dtype)
-    tables = dict.fromkeys([f.name for f in dataclasses.fields(Schedule)], unused)
-    tables |= {
-        "alphas_cumprod": jnp.square(signal)[None],
-        "sqrt_alphas_cumprod": signal[None],
-        "sqrt_one_minus_alphas_cumprod": (sigma * signal)[None],
-        "sqrt_recip_alphas_cumprod": recip[None],
-        "sqrt_recipm1_alphas_cumprod": sigma[None],
-        "timesteps": jnp.asarray(step)[None],
+    fields = (field.name for field in dataclasses.fields(Schedule))
+    tables: dict[str, Any] = dict.fromkeys(fields, jnp.nan) | {
+        "alphas_cumprod": jnp.square(signal),
+        "sqrt_alphas_cumprod": signal,
+        "sqrt_one_minus_alphas_cumprod": sigma * signal,
+        "sqrt_recip_alphas_cumprod": recip,
+        "sqrt_recipm1_alphas_cumprod": sigma,
     }
-    return Schedule(**tables)
+    entries = {name: jnp.full(1, x, signal.dtype) for name, x in tables.items()}
+    return Schedule(**entries | {"timesteps": jnp.asarray(step)[None]})
 
 
 def churned(
@@ -142,59 +139,39 @@ def _minus_log_alpha(sigma: Array) -> Array:
 
 
 def _start(schedule: Schedule, x: Array) -> SampleState:
-    table = schedule.alphas_cumprod
-    if not isinstance(table, jax.core.Tracer) and np.asarray(table)[-1] == 0:
-        raise ValueError(
-            "heun cannot start from zero terminal SNR, where sigma is infinite: use "
-            "ddim, or respace the chain to end below its last step; got alpha_bar = 0 "
-            f"at step {schedule.num_steps - 1}"
-        )
+    check_signal(
+        schedule,
+        "heun cannot start from zero terminal SNR, where sigma is infinite: use ddim, "
+        "or respace the chain to end below its last step",
+    )
     return SampleState(x)
 
 
 @suits("heun")
-def _step(
-    key: Array,
-    denoise: Denoiser,
-    schedule: Schedule,
-    state: SampleState,
-    i: Array,
-    *,
-    churning: Closure | None,
-) -> tuple[SampleState, StepInfo]:
-    if churning is None:
-        xt, level = state.x, jax.tree.map(lambda table: table[i][None], schedule)
-    else:
-        xt, level = churning(schedule, state.x, i, draw_noise(key, state.x))
-    x, x0 = _two_stages(denoise, schedule, xt, i, level)
-    return SampleState(x), StepInfo(x0)
-
-
-def _two_stages(
-    denoise: Denoiser, schedule: Schedule, xt: Array, i: Array, level: Schedule
-) -> tuple[Array, Array]:
-    """The step, and the last x_0 predicted; one network call if i = 0 and else two.
+def _step(key, denoise, schedule, state, i, *, churning: Closure | None):
+    """One network call if i = 0 and else two.
 
     They are asked in a loop, so that the network is compiled once, and in one of fixed
     length, so that it has a gradient.
     """
+    xt, level = state.x, jax.tree.map(lambda table: table[i][None], schedule)
+    if churning is not None:
+        xt, level = churning(schedule, xt, i, draw_noise(key, xt))
     sigma_next = before(schedule.sqrt_recipm1_alphas_cumprod, 0.0, i, level.betas[0])
     # After churn the network is told floats; then at both ends.
-    step = schedule.timesteps[i - 1].astype(level.timesteps.dtype)
-    end = level_at(sigma_next, step)
-    first = jnp.zeros((), jnp.int32)
+    end = level_at(sigma_next, schedule.timesteps[i - 1].astype(level.timesteps.dtype))
 
-    def stage(carry: tuple[Array, Array, Array], k: Array):
+    def stage(carry, k):
         x, start, _ = carry
-        here = jax.tree.map(lambda a, b: jnp.where(k == 0, a, b), level, end)
-        x0 = denoise(here, x, first).x0
+        here = jax.tree.map(partial(jnp.where, k == 0), level, end)
+        x0 = denoise(here, x, jnp.zeros((), jnp.int32)).x0
         start = jnp.where(k == 0, x0, start)
         return heun_update(schedule, xt, i, (start, x0), level), start, x0
 
-    def body(carry, k: Array):
+    def body(carry, k):
         ends = (i == 0) & (k == 1)  # Euler's step reaches clean data
         return jax.lax.cond(ends, lambda c, _: c, stage, carry, k), None
 
     zeros = jnp.zeros_like(xt)
     (x, _, x0), _ = jax.lax.scan(body, (xt, zeros, zeros), jnp.arange(2))
-    return x, x0
+    return SampleState(x), StepInfo(x0)

@@ -57,11 +57,10 @@ def sample(
         ValueError: if x_init has another shape, start_index lies outside the chain, or
             the sampler or the denoiser cannot work on the schedule.
     """
-    key = threefry_key(key)
-    count = _checked_start(schedule, start_index) + 1
-    x = _initial(key, schedule, tuple(shape), x_init)
-    denoise, sampler, state = prepared(denoise, schedule, sampler, x)
-    return _walk(key, denoise, schedule, sampler.step, state, count=count)
+    key, denoise, step, state, count = _begin(
+        key, denoise, schedule, shape, sampler, x_init, start_index
+    )
+    return _walk(key, denoise, schedule, step, state, count=count)
 
 
 def sample_iter(
@@ -83,11 +82,17 @@ def sample_iter(
     """
     if every < 1:
         raise ValueError(f"every must be at least 1 step; got {every}")
-    key = threefry_key(key)
-    upper = _checked_start(schedule, start_index) + 1
-    x = _initial(key, schedule, tuple(shape), x_init)
-    denoise, sampler, state = prepared(denoise, schedule, sampler, x)
-    return _chunks(key, denoise, schedule, sampler.step, state, upper, every)
+    key, denoise, step, state, count = _begin(
+        key, denoise, schedule, shape, sampler, x_init, start_index
+    )
+
+    def chunks(state: Any) -> Iterator[tuple[int, Array]]:
+        for upper in range(count, 0, -every):
+            lower = max(upper - every, 0)
+            state = _walk_between(key, denoise, schedule, step, state, upper, lower)
+            yield lower, state.x
+
+    return chunks(state)
 
 
 def prepared(
@@ -97,14 +102,11 @@ def prepared(
 
     Raises:
         ValueError: if one of them is not what it should be, or cannot work on the
-            schedule.
+            schedule, which outside the loop is concrete.
     """
     check_sampler(sampler)
-    # Outside the compiled loop the schedule is concrete, and can be checked.
-    denoise = as_denoiser(denoise)
     sampler = Sampler(as_closure(sampler.init), as_closure(sampler.step))
-    denoise.check(schedule)
-    state = sampler.init(schedule, x)
+    denoise, state = as_denoiser(denoise, schedule), sampler.init(schedule, x)
     if not hasattr(state, "x"):
         raise ValueError(
             "a sampler's init must return a pytree whose field x is the current "
@@ -113,74 +115,36 @@ def prepared(
     return denoise, sampler, state
 
 
-def _chunks(
-    key: Array,
-    denoise: Denoiser,
-    schedule: Schedule,
-    step: Step,
-    state: Any,
-    upper: int,
-    every: int,
-) -> Iterator[tuple[int, Array]]:
-    while upper > 0:
-        lower = max(upper - every, 0)
-        state = _walk_between(key, denoise, schedule, step, state, upper, lower)
-        yield lower, state.x
-        upper = lower
+def _begin(key, denoise, schedule, shape, sampler, x_init, start_index) -> tuple:
+    """The typed key, what `prepared` makes of the rest, and the number of steps."""
+    key, last = threefry_key(key), schedule.num_steps - 1
+    index = last if start_index is None else start_index
+    if not 0 <= index <= last:
+        raise ValueError(f"the index to start at must lie in 0..{last}; got {index}")
+    if x_init is None:
+        like = jax.ShapeDtypeStruct(tuple(shape), schedule.betas.dtype)
+        x_init = draw_noise(fold_in(key, schedule.num_steps), like)
+    if x_init.shape != tuple(shape):
+        raise ValueError(
+            f"x_init must have the shape of the sample, {shape}; got {x_init.shape}"
+        )
+    x = floating(schedule, x_init)
+    denoise, sampler, state = prepared(denoise, schedule, sampler, x)
+    return key, denoise, sampler.step, state, int(index) + 1
 
 
 @partial(jax.jit, static_argnames="count")
-def _walk(
-    key: Array,
-    denoise: Denoiser,
-    schedule: Schedule,
-    step: Step,
-    state: Any,
-    *,
-    count: int,
-) -> Array:
-    def body(state: Any, i: Array) -> tuple[Any, None]:
-        state, _ = step(fold_in(key, i), denoise, schedule, state, i)
-        return state, None
+def _walk(key, denoise, schedule, step: Step, state, *, count: int) -> Array:
+    def body(state, i):
+        return step(fold_in(key, i), denoise, schedule, state, i)[0], None
 
-    state, _ = jax.lax.scan(body, state, jnp.arange(count - 1, -1, -1))
-    return state.x
+    return jax.lax.scan(body, state, jnp.arange(count - 1, -1, -1))[0].x
 
 
 @jax.jit
-def _walk_between(
-    key: Array,
-    denoise: Denoiser,
-    schedule: Schedule,
-    step: Step,
-    state: Any,
-    upper: Array,
-    lower: Array,
-) -> Any:
-    def body(done: Array, state: Any) -> Any:
+def _walk_between(key, denoise, schedule, step: Step, state, upper, lower) -> Any:
+    def body(done, state):
         i = upper - 1 - done
         return step(fold_in(key, i), denoise, schedule, state, i)[0]
 
     return jax.lax.fori_loop(0, upper - lower, body, state)
-
-
-def _initial(
-    key: Array, schedule: Schedule, shape: tuple[int, ...], x_init: Array | None
-) -> Array:
-    if x_init is None:
-        like = jax.ShapeDtypeStruct(shape, schedule.betas.dtype)
-        return draw_noise(fold_in(key, schedule.num_steps), like)
-    if x_init.shape != shape:
-        raise ValueError(
-            f"x_init must have the shape of the sample, {shape}; got {x_init.shape}"
-        )
-    return floating(schedule, x_init)
-
-
-def _checked_start(schedule: Schedule, index: int | None) -> int:
-    last = schedule.num_steps - 1
-    if index is None:
-        return last
-    if not 0 <= index <= last:
-        raise ValueError(f"the index to start at must lie in 0..{last}; got {index}")
-    return int(index)

@@ -6,19 +6,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..closures import Closure
-from ..denoiser import Denoiser
 from ..schedules import Schedule, at
-from .base import Sampler, StepInfo, suits
-from .dpm_solver import dpm_solver_pp_update, final_order
+from .base import Sampler, one_call, suits
+from .dpm_solver import allowed_order, dpm_solver_pp_update, multistep_start, remember
 
 
 class UnipcState(NamedTuple):
     """A predicted sample, and what corrects it once the network has seen it."""
 
     x: Array
-    base: Array  # the corrected sample at index i + 1
     past: tuple[Array, ...]  # the x_0 predicted at indices i + 1 and i + 2
     known: Array  # () int32: how many of them there are
+    base: Array  # the corrected sample at index i + 1
 
 
 def unipc(*, lower_order_final: bool = True) -> Sampler:
@@ -29,10 +28,10 @@ def unipc(*, lower_order_final: bool = True) -> Sampler:
 
     Args:
         lower_order_final: lower the order of the step into index 0 to 1, of predictor
-            and corrector, as the authors' code does. The step to clean data always has
-            order 1.
+            and corrector, as the authors' code does; that to clean data always has 1.
     """
-    return Sampler(_start, Closure(_step, lower_order_final=lower_order_final))
+    update = Closure(_update, lower_order_final=lower_order_final)
+    return one_call(update, stochastic=False, init=_start)
 
 
 def unipc_correct(
@@ -68,31 +67,20 @@ def unipc_correct(
 
 
 def _start(schedule: Schedule, x: Array) -> UnipcState:
-    del schedule
-    zeros = jnp.zeros_like(x)
-    return UnipcState(x, x, (zeros, zeros), jnp.zeros((), jnp.int32))
+    return UnipcState(*multistep_start(schedule, x, order=3), base=x)
 
 
 @suits("logsnr")
-def _step(
-    key: Array,
-    denoise: Denoiser,
-    schedule: Schedule,
-    state: UnipcState,
-    i: Array,
-    *,
-    lower_order_final: bool,
-) -> tuple[UnipcState, StepInfo]:
-    del key  # deterministic
-    estimate = denoise(schedule, state.x, i)
-    newest, oldest = state.past
-    x0s = (estimate.x0, newest, oldest)
-    taken = final_order(i + 1, 2, lower=lower_order_final)  # by the step that led here
-    order = jnp.minimum(jnp.minimum(state.known, 2), taken)
-    corrected = unipc_correct(schedule, state.base, i, x0s, order=order)
+def _update(schedule, state, i, estimate, noise, *, lower_order_final):
+    del noise
+    x0s = (estimate.x0, *state.past)
+    order = allowed_order(i + 1, state.known, 2, lower=lower_order_final)
+    # No step led to the first index, where the levels above may make NaN of a gradient.
+    index = jnp.clip(i, 0, max(schedule.num_steps - 2, 0))
+    corrected = unipc_correct(schedule, state.base, index, x0s, order=order)
     base = jnp.where(state.known == 0, state.x, corrected)
-    ending = final_order(i, 2, lower=lower_order_final)
-    order = jnp.minimum(jnp.minimum(2, state.known + 1), ending)
-    x = dpm_solver_pp_update(schedule, base, i, estimate, past=(newest,), order=order)
-    state = UnipcState(x, base, (estimate.x0, newest), state.known + 1)
-    return state, StepInfo(estimate.x0)
+    order = allowed_order(i, state.known + 1, 2, lower=lower_order_final)
+    x = dpm_solver_pp_update(
+        schedule, base, i, estimate, past=state.past[:1], order=order
+    )
+    return remember(state, x, estimate.x0)._replace(base=base)
