@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import data  # its names are imported when they are used
+from ddpm_jax.checks import refuse
 from ddpm_jax.config import (
     SCHEDULE_FIELDS,
     ClipConfig,
@@ -33,7 +34,7 @@ from ddpm_jax.diffusion.closures import Closure
 from ddpm_jax.diffusion.denoiser import Clip, Denoiser, denoiser
 from ddpm_jax.diffusion.noise import Key, fold_in, threefry_key
 from ddpm_jax.diffusion.samplers import Sampler
-from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.diffusion.schedules import Schedule, concrete
 from ddpm_jax.networks import Network, UNet
 from ddpm_jax.networks.presets import IMPROVED_INIT
 
@@ -109,26 +110,64 @@ def make_schedule(
         ValueError: if there is no such spacing, it has no so many steps, or steps are
             not given and spacing or lambda_min are.
     """
+    return _respaced(make_betas(config), steps, spacing, lambda_min, sampler)
+
+
+def respaced(
+    schedule: Schedule,
+    config: ScheduleConfig,
+    *,
+    steps: int,
+    spacing: str | None = None,
+    lambda_min: float | None = None,
+    sampler: Sampler | None = None,
+) -> Schedule:
+    """A model's schedule respaced, with the arguments and errors of `make_schedule`.
+
+    That of its config is respaced from the config's betas, in float64; another one from
+    its own tables, its steps being told to the network as before. Under jit, where one
+    cannot be told from the other, it is the config's.
+    """
+    how = (steps, spacing, lambda_min, sampler)
+    betas, told = concrete(schedule.betas), concrete(schedule.timesteps)
+    if betas is None or told is None:
+        return _respaced(make_betas(config), *how)
+    usual = make_schedule(config)
+    if np.array_equal(betas, usual.betas) and np.array_equal(told, usual.timesteps):
+        return _respaced(make_betas(config), *how)
+    chain = _respaced(betas.astype(np.float64), *how)
+    kept = np.interp(chain.timesteps, np.arange(len(told)), told)
+    dtype = jnp.result_type(told, chain.timesteps)
+    return dataclasses.replace(chain, timesteps=jnp.asarray(kept, dtype))
+
+
+def _respaced(
+    betas: np.ndarray,
+    steps: int | None,
+    spacing: str | None,
+    lambda_min: float | None,
+    sampler: Sampler | None,
+) -> Schedule:
+    """The chain of these betas, float64, as `make_schedule` respaces it."""
     check_spacing(steps, spacing, lambda_min)
-    betas = make_betas(config)
-    spacing = own_spacing(config, sampler) if spacing is None else spacing
+    spacing = suitable_spacing(sampler, betas) if spacing is None else spacing
     if lambda_min is not None and spacing not in SOLVER_SPACINGS:
         raise ValueError(
             f"lambda_min belongs to the spacings {', '.join(SOLVER_SPACINGS)}; got "
             f"{lambda_min} with {spacing!r}"
         )
-    if steps is None or (steps == config.num_steps and spacing in SPACINGS):
+    total = len(betas)
+    if steps is None or (steps == total and spacing in SPACINGS):
         return schedules.make_schedule(betas)
-    if not 1 <= steps <= config.num_steps:
+    if not 1 <= steps <= total:
         raise ValueError(
-            "the number of sampling steps must lie in "
-            f"1..{config.num_steps}; got {steps}"
+            f"the number of sampling steps must lie in 1..{total}; got {steps}"
         )
     if spacing in SOLVER_SPACINGS:
         cut = {} if lambda_min is None else {"lambda_min": lambda_min}
         positions = SOLVER_SPACINGS[spacing](betas, steps, **cut)
         return solver_spacing.interpolated_schedule(betas, positions)
-    kept = schedules.spaced_timesteps(config.num_steps, steps, spacing=spacing)
+    kept = schedules.spaced_timesteps(total, steps, spacing=spacing)
     if kept[-1] == 0:
         raise ValueError(
             f"with spacing {spacing!r} a single step is the first of the chain, where "
@@ -137,10 +176,10 @@ def make_schedule(
     return schedules.make_schedule(betas, timesteps=kept)
 
 
-def own_spacing(config: ScheduleConfig, sampler: Sampler | None) -> str:
-    """The name of the spacing that suits a sampler on the config's chain."""
+def suitable_spacing(sampler: Sampler | None, betas: np.ndarray) -> str:
+    """The name of the spacing that suits a sampler on the chain of these betas."""
     suitable = "uniform" if sampler is None else sampler.spacing
-    if config.ends_in_noise and suitable in SOLVER_SPACINGS:
+    if betas[-1] == 1 and suitable in SOLVER_SPACINGS:
         return "uniform"  # log-SNR has no end there; also so they are ahead of DDIM
     return suitable
 
@@ -186,7 +225,8 @@ def make_network(config: Config) -> UNet:
     """The U-Net, with twice the image's channels where the variance is learned.
 
     Raises:
-        ValueError: if the config is of a network that Python gives.
+        ValueError: if the config is of a network that Python gives, or the U-Net cannot
+            take its sizes.
     """
     if config.network.own is not None:
         raise ValueError(
@@ -194,6 +234,7 @@ def make_network(config: Config) -> UNet:
             "ddpm_jax.train(config, workdir, network=...), ddpm_jax.load(workdir, "
             "network=...)"
         )
+    refuse(config.misfits())
     fields = dataclasses.asdict(config.network)
     del fields["own"]
     fields["dtype"] = jnp.dtype(fields.pop("dtype"))

@@ -21,7 +21,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 import jax
 import tyro
 
-from ddpm_jax.config import Config
+from ddpm_jax.config import Config, UNetConfig
 from ddpm_jax.experiments import read_config
 from ddpm_jax.files import enclosing_run
 from ddpm_jax.processes import Distributed
@@ -30,7 +30,7 @@ from ddpm_jax.text import printable
 
 @dataclasses.dataclass(frozen=True)
 class _TrainCommand:
-    config: Annotated[Config, tyro.conf.arg(name="")]  # its sections stand on their own
+    config: Annotated[UNetConfig, tyro.conf.arg(name="")]  # its sections stand alone
     distributed: Distributed = dataclasses.field(default_factory=Distributed)
 
 
@@ -180,10 +180,11 @@ def parse_train(arguments: list[str], default_config: pathlib.Path) -> TrainComm
             "runs/NAME; an earlier run there goes on); every other option overrides a "
             "field of the config and shows its value here."
         ),
-        default=_TrainCommand(read_config(named.config)),
+        default=_TrainCommand(UNetConfig(**vars(read_config(named.config)))),
         args=overrides,
     )
-    return TrainCommand(command.config, pathlib.Path(workdir), command.distributed)
+    config = Config(**vars(command.config))
+    return TrainCommand(config, pathlib.Path(workdir), command.distributed)
 
 
 class _Files(argparse.ArgumentParser):

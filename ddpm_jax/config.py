@@ -6,7 +6,6 @@ for functions; `ddpm_jax.build` is the one place that maps them.
 """
 
 import dataclasses
-import itertools
 import math
 import reprlib
 import typing
@@ -22,6 +21,8 @@ from ddpm_jax.checks import (
     unless_positive,
     unless_probability,
 )
+from ddpm_jax.network_config import NetworkConfig as NetworkConfig
+from ddpm_jax.network_config import digits_network as digits_network
 
 SCHEDULE_FIELDS = {  # which fields a kind of schedule reads
     "linear": ("start", "end"),
@@ -270,106 +271,6 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
-    """The U-Net; its fields are those of `ddpm_jax.networks.UNet`."""
-
-    channels: int = 128  # at the finest resolution
-    multipliers: tuple[float, ...] = (1, 2, 2, 2)  # of the channels, per resolution
-    num_blocks: int = 2  # residual blocks per resolution
-    attention_resolutions: tuple[int, ...] = (16,)  # in pixels
-    dropout: float = 0.1
-    num_groups: int = 32  # of every group norm
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation
-    remat: bool = False  # recompute activations in the backward pass to save memory
-    # What Improved DDPM, guided diffusion and diffusers do otherwise than DDPM:
-    norm_eps: float = 1e-6  # Improved DDPM and PyTorch: 1e-5
-    cos_first: bool = False  # time embedding [cos, sin]; Improved DDPM
-    freq_shift: int = 1  # frequencies divided by half - shift; Improved DDPM: 0
-    time_scale: float = 1.0  # t is multiplied by it; Improved DDPM: 1000 / T
-    downsample_padding: tuple[int, int] = (0, 1)  # (before, after); Improved DDPM: 1, 1
-    scale_shift: bool = False  # time scales and shifts the second norm; Improved DDPM
-    num_heads: int = 1  # of the attention; Improved DDPM: 4
-    head_channels: int | None = None  # channels per head in place of num_heads; guided
-    resblock_updown: bool = False  # residual blocks change the resolution; guided
-    null_label: bool = True  # a row for "no label"; guided diffusion has none
-    mid_attention_norm: bool = True  # of the middle's; diffusers can leave it out
-    init: Literal["ddpm", "improved"] = "ddpm"  # rules for the initial weights
-    # The name of a network that Python gives in place of the U-Net, which the other
-    # fields describe: ddpm_jax.train(config, workdir, network=...)
-    own: str | None = None
-
-    def __post_init__(self):
-        check_types("network", self)
-        whole = tuple(int(x) if x % 1 == 0 else x for x in self.multipliers)
-        object.__setattr__(self, "multipliers", whole)  # 2 and 2.0 are one config
-        refuse(self._broken_rules())
-
-    def _broken_rules(self) -> Iterator[str]:
-        channels = self.channels
-        yield from unless_probability("network.dropout", self.dropout)
-        yield from unless("network.channels", channels, channels >= 4, "at least 4")
-        yield from unless_count("network.num_blocks", self.num_blocks, most=1000)
-        for name in ("num_groups", "num_heads", "head_channels"):
-            yield from unless_count(f"network.{name}", getattr(self, name))
-        yield from unless_positive("network.norm_eps", self.norm_eps)
-        yield from unless_positive("network.time_scale", self.time_scale)
-        shift, half = self.freq_shift, channels // 2
-        rule = f"in 0..{half - 1}, below half of network.channels"
-        yield from unless("network.freq_shift", shift, 0 <= shift < half, rule)
-        padding = self.downsample_padding
-        halves = min(padding) >= 0 and sum(padding) in (1, 2)
-        rule = "two numbers of at least 0 that add up to 1 or 2, to halve an image"
-        yield from unless("network.downsample_padding", padding, halves, rule)
-        if self.multipliers and min(self.multipliers) > 0:
-            widths = map(self._broken_width, self.multipliers)
-            yield from itertools.islice(itertools.chain.from_iterable(widths), 1)
-        else:
-            yield (
-                "network.multipliers must be one or more positive numbers; "
-                f"got {self.multipliers}"
-            )
-
-    def _broken_width(self, multiplier: float) -> Iterator[str]:
-        """Of one level: what its number of channels breaks."""
-        width = round(self.channels * multiplier, 6)  # 49 * (1 / 49) is below 1
-        rule = "below 2^31 channels"
-        yield from unless("network.multipliers", multiplier, width < 2**31, rule)
-        if width % 1:
-            yield (
-                "network.multipliers must give every level a whole number of "
-                f"channels; got {self.channels} x {multiplier} = {width}"
-            )
-        if self.num_groups > 0 and width % self.num_groups:
-            yield (
-                f"network.num_groups={self.num_groups} must divide the channels of "
-                f"every level; got {self.channels} x {multiplier} = {width:.0f}"
-            )
-
-    def misfits(self, image_size: int, num_steps: int) -> Iterator[str]:
-        """Yields a line for each reason why the U-Net cannot take these sizes."""
-        span = self.time_scale * num_steps
-        if not 1e-3 <= span <= 1e7:  # radians of the fastest angle of the embedding
-            yield (
-                "network.time_scale times schedule.num_steps must lie in 0.001..1e7: "
-                f"else the network cannot tell the steps apart; got {span:g}"
-            )
-        halvings = len(self.multipliers) - 1
-        if image_size % 2**halvings:
-            yield (
-                f"data.image_size must be divisible by 2^{halvings}, once for each of "
-                f"the network's {halvings} halvings; got {image_size}"
-            )
-            return
-        sizes = [image_size // 2**level for level in range(halvings + 1)]
-        others = [size for size in self.attention_resolutions if size not in sizes]
-        if others:
-            yield (
-                "network.attention_resolutions must be sizes that the network has, "
-                f"{', '.join(map(str, sizes))}; got {', '.join(map(str, others))}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """Adam with linear warm-up, clipping and an average of the weights."""
 
@@ -464,13 +365,6 @@ class SampleConfig:
             yield from unless_count(f"sample.{name}", getattr(self, name))
 
 
-def digits_network() -> NetworkConfig:
-    """A U-Net for images of 8 pixels, as the bundled digits are."""
-    return NetworkConfig(
-        channels=32, multipliers=(1, 2), attention_resolutions=(4,), num_groups=8
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """One experiment; without arguments, a small one on the bundled digits."""
@@ -489,8 +383,6 @@ class Config:
     def _broken_rules(self) -> Iterator[str]:
         """Of the sections together."""
         schedule, dropout = self.diffusion.schedule, self.diffusion.label_dropout
-        if self.network.own is None:
-            yield from self.network.misfits(self.data.image_size, schedule.num_steps)
         if dropout and self.data.num_classes is None:
             yield (
                 "diffusion.label_dropout needs labels to drop; got "
@@ -511,6 +403,24 @@ class Config:
         yield from unless(
             "sample.steps", steps, steps is None or steps <= total, f"in 1..{total}"
         )
+
+    def misfits(self) -> Iterator[str]:
+        """Yields a line for each reason why no U-Net can be made of it.
+
+        They are no rules of a config, since a run may be given a network.
+        """
+        if self.network.own is None:
+            size, steps = self.data.image_size, self.diffusion.schedule.num_steps
+            yield from self.network.misfits(size, steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig(Config):
+    """A config of which the U-Net is made, as a command line always has it."""
+
+    def _broken_rules(self) -> Iterator[str]:
+        yield from self.misfits()
+        yield from super()._broken_rules()
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -112,9 +112,11 @@ def walk_of(model: Model, draw: Draw) -> tuple[Walk, int, dict[str, Any]]:
 
     walk(0, len(draw.label or (None,)))  # no step of it: what is refused is refused now
     origin = draw.origin()
-    if draw.steps is not None and draw.spacing is None:
-        chain = model.config.diffusion.schedule
-        origin["spacing"] = build.own_spacing(chain, sampler)
+    if draw.steps is None:
+        origin["spacing"] = None  # all steps are visited
+    elif draw.spacing is None:
+        betas = np.asarray(model.schedule.betas)
+        origin["spacing"] = build.suitable_spacing(sampler, betas)
     origin |= {"trained steps": model.step, "model": digest(model)}
     return walk, steps, origin
 

@@ -126,10 +126,8 @@ class Model:
         """
         denoise = self.denoiser(label, guidance, num=num)
         sampler, schedule = self.walk(sampler, steps, spacing, lambda_min)
-        keys, shape = (
-            self._divide(build.image_keys(key, 0, num)),
-            (num, *self.image_shape),
-        )
+        keys = self._divide(build.image_keys(key, 0, num))
+        shape = (num, *self.image_shape)
         if progress is None:
             progress = sys.stderr.isatty() or "ipykernel" in sys.modules
         if not progress or _is_traced((keys, denoise, schedule)):
@@ -167,10 +165,8 @@ class Model:
         """
         denoise = self.denoiser(label, guidance, num=num, rederive=rederive)
         sampler, schedule = self.walk(sampler, steps, spacing, lambda_min)
-        keys, shape = (
-            self._divide(build.image_keys(key, first, num)),
-            (num, *self.image_shape),
-        )
+        keys = self._divide(build.image_keys(key, first, num))
+        shape = (num, *self.image_shape)
         return samplers.sample_iter(
             keys, denoise, schedule, shape, sampler=sampler, every=every
         )
@@ -188,10 +184,9 @@ class Model:
         As `diffusion.likelihood.bits_per_dim`, image i with noise of its own: an
         estimate does not depend on the batch.
         """
-        self._check_images(images)
+        denoise = self._denoiser_of(images, label)
+        _, schedule = self.walk(steps=steps)
         keys = build.image_keys(key, 0, len(images))
-        schedule = self.walk(steps=steps)[1]
-        denoise = self.denoiser(label, num=len(images))
         return bits_per_dim(keys, denoise, schedule, images)
 
     def image_to_image(
@@ -212,16 +207,11 @@ class Model:
             start: how much of the chain is walked, in (0, 1]: the larger, the less is
                 left of the images.
         """
-        self._check_images(images)
-        num = len(images)
+        denoise = self._denoiser_of(images, label, guidance)
         sampler, schedule = self.walk(sampler, steps, spacing)
+        keys, index = build.image_keys(key, 0, len(images)), _index(start, schedule)
         return editing.image_to_image(
-            build.image_keys(key, 0, num),
-            self.denoiser(label, guidance, num=num),
-            schedule,
-            images,
-            start_index=_index(start, schedule),
-            sampler=sampler,
+            keys, denoise, schedule, images, start_index=index, sampler=sampler
         )
 
     def inpaint(
@@ -242,18 +232,12 @@ class Model:
 
         As `diffusion.editing.inpaint`, which says what mask, jump and resample are.
         """
-        self._check_images(images)
-        num = len(images)
+        denoise = self._denoiser_of(images, label, guidance)
         sampler, schedule = self.walk(sampler, steps, spacing)
+        keys = build.image_keys(key, 0, len(images))
+        moves = {"jump": jump, "resample": resample}
         return editing.inpaint(
-            build.image_keys(key, 0, num),
-            self.denoiser(label, guidance, num=num),
-            schedule,
-            images,
-            mask,
-            sampler=sampler,
-            jump=jump,
-            resample=resample,
+            keys, denoise, schedule, images, mask, sampler=sampler, **moves
         )
 
     def interpolate(
@@ -298,9 +282,8 @@ class Model:
         label: Label = None,
     ) -> jax.Array:
         """The latents x_T from which DDIM without clipping leads back to `images`."""
-        self._check_images(images)
-        schedule = self.walk("ddim", steps, spacing)[1]
-        denoise = self.denoiser(label, num=len(images), clip=False)
+        denoise = self._denoiser_of(images, label, clip=False)
+        _, schedule = self.walk("ddim", steps, spacing)
         return samplers.ddim_invert(denoise, schedule, images)
 
     def export(self, path: pathlib.Path | str, **options: Any) -> None:
@@ -350,7 +333,8 @@ class Model:
         samplers.check_sampler(sampler)
         schedule = self.schedule
         if steps is not None:
-            schedule = build.make_schedule(
+            schedule = build.respaced(
+                schedule,
                 self.config.diffusion.schedule,
                 steps=steps,
                 spacing=spacing,
@@ -389,6 +373,18 @@ class Model:
         if data.num_classes is not None:
             label = label_numbers(label, data.class_names)
         return checked_label(label, data.num_classes, num)
+
+    def _denoiser_of(
+        self,
+        images: jax.Array,
+        label: Label = None,
+        guidance: Scale | None = None,
+        *,
+        clip: bool = True,
+    ) -> Denoiser:
+        """The denoiser; ValueError unless images are a batch of the model's."""
+        self._check_images(images)
+        return self.denoiser(label, guidance, num=len(images), clip=clip)
 
     def _check_images(self, images: jax.Array) -> None:
         """Raises ValueError unless they are a batch of the model's images."""

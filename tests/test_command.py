@@ -94,6 +94,12 @@ def test_an_error_of_usage_is_one_line(
     assert os.environ.get("COLUMNS") == columns
 
 
+def test_what_the_unet_cannot_be_is_listed_with_all_else():
+    line = r"divisible by 2\^4, .*; got 8; sample\.steps must be in 1\.\.20; got 9999"
+    with pytest.raises(ValueError, match=line):
+        train(*"--network.multipliers 1 2 2 2 2 --sample.steps 9999".split())
+
+
 def test_help_is_as_wide_as_the_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     with pytest.raises(SystemExit) as error:

@@ -86,7 +86,7 @@ def test_published_networks_have_their_published_size(name):
         ),
         (lambda: config.OptimConfig(ema_decay=1.0), r"ema_decay must be in \[0, 1\)"),
         (
-            lambda: config.Config(
+            lambda: config.UNetConfig(
                 network=config.NetworkConfig(multipliers=(1, 2, 2, 2, 2))
             ),
             "data.image_size must be divisible by 2.4",
@@ -117,7 +117,7 @@ def test_all_broken_rules_are_listed_at_once():
         config.TrainConfig(num_steps="many", batch_size=None)
     lines = "network.attention_resolutions.*; diffusion.label_dropout.*; sample.steps"
     with pytest.raises(ValueError, match=lines):
-        config.Config(
+        config.UNetConfig(
             network=config.NetworkConfig(),
             diffusion=config.DiffusionConfig(label_dropout=0.1),
             sample=config.SampleConfig(steps=1001),
@@ -249,7 +249,7 @@ def test_schedules_are_those_that_the_config_names():
             "a row for no label",
         ),
         (
-            lambda: config.Config(network=config.NetworkConfig()),
+            lambda: config.UNetConfig(network=config.NetworkConfig()),
             "sizes that the network has, 8, 4, 2, 1; got 16",
         ),
     ],
@@ -505,7 +505,7 @@ def whole(section):
         section = config.DiffusionConfig(schedule=section)
     name = type(section).__name__.removesuffix("Config").lower()
     sound = {"data": IMAGES, "network": config.NetworkConfig()}
-    return config.Config(**{**sound, name: section})
+    return config.UNetConfig(**{**sound, name: section})
 
 
 def numbers(cls):

@@ -255,8 +255,16 @@ def test_a_line_of_steps_is_the_distance_at_its_price(subject, tmp_path, monkeyp
 
 
 def test_a_run_is_shown_with_the_images_of_its_splits(subject, monkeypatch):
-    monkeypatch.setattr(subjects, "load", lambda workdir: subject.model)
+    read = []
+
+    def load(workdir, *, weights):
+        read.append((workdir, weights))
+        return subject.model
+
+    monkeypatch.setattr(subjects, "load", load)
     opened = subjects.open_subject("run", seed=5, num=9)
+    subjects.open_subject("run", seed=5, num=9, weights="raw")
+    assert read == [("run", "ema"), ("run", "raw")]
     assert (opened.seed, opened.num) == (5, 9) and opened.model is subject.model
     np.testing.assert_array_equal(opened.train.images, subject.train.images)
     np.testing.assert_array_equal(opened.test.images, subject.test.images)
@@ -332,6 +340,18 @@ def test_a_missing_matplotlib_is_one_clear_line(monkeypatch):
     rule = r"figures need matplotlib: pip install 'ddpm_jax\[plots\]'"
     with pytest.raises(ImportError, match=rule):
         __main__.main(__main__.Options(name="schedules"))
+
+
+def test_the_command_hands_on_what_it_is_told(subject, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        __main__, "open_subject", lambda run, **how: asked.append((run, how)) or subject
+    )
+    how = {"seed": 4, "num": 5, "weights": "raw"}
+    run = pathlib.Path("run")
+    options = __main__.Options(name="forward", workdir=run, out=tmp_path, **how)
+    __main__.main(options)
+    assert asked == [(run, how)]
 
 
 def test_the_command_writes_the_figure_named(tmp_path, capsys):

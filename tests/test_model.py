@@ -12,6 +12,7 @@ import ddpm_jax
 from ddpm_jax import build
 from ddpm_jax.command import read_config
 from ddpm_jax.config import ScheduleConfig
+from ddpm_jax.diffusion import schedules
 from ddpm_jax.diffusion.samplers import ddim, dpm_solver_pp, heun, unipc
 from ddpm_jax.diffusion.samplers import loop as sampling
 from ddpm_jax.training import checkpoints, loop
@@ -202,6 +203,34 @@ def test_an_option_that_nothing_would_read_is_refused(model, options, message):
     for draw in (model.sample, model.sample_iter):
         with pytest.raises(ValueError, match=message):
             draw(key, 1, label=3, **options)
+
+
+@pytest.mark.parametrize("spacing", ["uniform", "logsnr"])
+def test_a_schedule_of_ones_own_is_the_one_that_is_respaced(model, spacing):
+    config, own = model.config.diffusion.schedule, ScheduleConfig(kind="cosine")
+    how = {"steps": 4, "spacing": spacing}
+    swapped = dataclasses.replace(model, schedule=build.make_schedule(own))
+    chain = swapped.walk(**how)[1]
+    expected = build.make_schedule(own, **how)
+    for name in ("alphas_cumprod", "timesteps"):
+        found, wanted = getattr(chain, name), getattr(expected, name)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+        assert found.dtype == wanted.dtype
+    # The steps that a respaced chain tells the network stay those of the training.
+    kept = np.array([1, 4, 5, 9, 13, 19])
+    betas = build.make_betas(config)
+    short = schedules.make_schedule(betas, timesteps=kept)
+    chain = dataclasses.replace(model, schedule=short).walk(steps=3)[1]
+    np.testing.assert_array_equal(chain.timesteps, kept[[0, 2, 5]])
+    np.testing.assert_allclose(
+        chain.alphas_cumprod, np.cumprod(1 - betas)[kept[[0, 2, 5]]], rtol=1e-5
+    )
+    with pytest.raises(ValueError, match=r"must lie in 1\.\.6; got 7"):
+        dataclasses.replace(model, schedule=short).sample(0, 1, steps=7, label=1)
+    for name in ("alphas_cumprod", "timesteps"):  # its own is respaced in float64
+        found = getattr(model.walk(**how)[1], name)
+        wanted = getattr(build.make_schedule(config, **how), name)
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_it_is_a_pytree_that_jit_and_vmap_take(model):

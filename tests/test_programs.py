@@ -454,6 +454,22 @@ def interrupted(workdir):
         thread.join()
 
 
+def test_an_own_network_takes_images_that_no_unet_could(tmp_path):
+    """And without it they are refused in one line before there is a workdir."""
+    images = np.random.default_rng(0).integers(0, 256, (16, 30, 30, 3), np.uint8)
+    given = DataConfig(source="given", image_size=30, channels=3)
+    config = short_run(1, data=given)
+    outcome = ddpm_jax.train(
+        config, tmp_path / "run", data=images, network=Convolutions(out_channels=3)
+    )
+    assert outcome == (1, None)
+    model = ddpm_jax.load(tmp_path / "run", network=Convolutions(out_channels=3))
+    assert model.sample(0, 1, steps=2).shape == (1, 30, 30, 3)
+    with pytest.raises(ValueError, match="attention_resolutions must be sizes") as it:
+        ddpm_jax.train(config, tmp_path / "unet", data=images)
+    assert "\n" not in str(it.value) and not (tmp_path / "unet").exists()
+
+
 @pytest.mark.parametrize(
     ("network", "other"),
     [(Convolutions(), Transformer()), (Transformer(), Transformer(width=32))],

@@ -203,6 +203,13 @@ def test_a_picture_says_how_it_was_drawn(toys, tmp_path, sampler, spacing):
     assert info["trained steps"] == "0" and info["workdir"] == str(tmp_path)
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "unipc"])
+def test_of_all_steps_there_is_no_spacing(toys, tmp_path, sampler):
+    draw(tmp_path, tmp_path / "out", sampler=sampler, steps=None, spacing="uniform")
+    info = Image.open(tmp_path / "out" / "grid.png").info
+    assert (info["steps"], info["spacing"]) == ("None", "None")
+
+
 def test_pictures_hold_the_images_and_their_chain(toys, tmp_path):
     told = {**BASE, "num": 4, "batch_size": 4}
     images = drawn(tmp_path, tmp_path / "out", strip=True, gif=True, png=True, **told)

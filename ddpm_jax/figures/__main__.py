@@ -7,7 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's log; errors are rais
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -57,6 +57,7 @@ class Options:
     out: Path = pathlib.Path("docs/figures")  # where to write NAME.png
     seed: int = 0  # of the noise, and of which images are shown
     num: int = 128  # images that steps and bound measure
+    weights: Literal["ema", "raw"] = "ema"  # the run's average, or what it averages
 
     def __post_init__(self):
         check_options(self)
@@ -76,7 +77,12 @@ def main(options: Options) -> None:
     style.new_figure(1)  # without matplotlib there is nothing to wait for
     subject = None
     if wanted != ("schedules",):
-        subject = open_subject(options.workdir, seed=options.seed, num=options.num)
+        how: dict[str, Any] = {
+            "seed": options.seed,
+            "num": options.num,
+            "weights": options.weights,
+        }
+        subject = open_subject(options.workdir, **how)
     with claimed(options.out):
         for name in wanted:
             try:

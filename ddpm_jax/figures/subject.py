@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,13 @@ class Subject:
         return threefry_key(jax.random.key(self.seed))
 
 
-def open_subject(workdir: pathlib.Path, *, seed: int, num: int) -> Subject:
+def open_subject(
+    workdir: pathlib.Path,
+    *,
+    seed: int,
+    num: int,
+    weights: Literal["ema", "raw"] = "ema",
+) -> Subject:
     """The newest checkpoint of a run, with the images that its config names.
 
     Raises:
@@ -38,7 +45,7 @@ def open_subject(workdir: pathlib.Path, *, seed: int, num: int) -> Subject:
     """
     if num < 2:
         raise ValueError(f"--num must be at least 2; got {num}")
-    model = load(workdir)
+    model = load(workdir, weights=weights)
     data = model.config.data
     train = test = build.load_images(data, data.split)
     if data.source != "folder" and data.test_split != data.split:

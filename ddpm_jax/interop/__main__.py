@@ -64,13 +64,14 @@ def export_weights(
     /,
     format: Literal["diffusers", "safetensors", "npz", "stablehlo"],
     step: int | None = None,
+    weights: Literal["ema", "raw"] = "ema",
     sampler: str = "ddpm",
     steps: int | None = None,
     spacing: str | None = None,
     lambda_min: float | None = None,
     eta: float = 0.0,
 ) -> None:
-    """Writes the averaged weights of a run for others to read.
+    """Writes the weights of a run for others to read.
 
     Args:
         workdir: a run, or a folder or file of weights that import could read unasked.
@@ -79,6 +80,7 @@ def export_weights(
             config.json and one file of arrays), stablehlo (the sampler and its weights
             as one program, to run with jax alone).
         step: of the run's checkpoint; None = the newest.
+        weights: the run's average, or raw: what it averages.
         sampler: stablehlo: ddpm, ddim, dpm_solver_pp, unipc or heun.
         steps: stablehlo: steps of the reverse chain; None = all.
         spacing: stablehlo: which steps: uniform, trailing, logsnr, karras, heun, ...;
@@ -95,7 +97,7 @@ def export_weights(
             f"stablehlo; got them with {format}"
         )
     build.check_spacing(steps, spacing, lambda_min)
-    model = loading.load(workdir, step=step)
+    model = loading.load(workdir, step=step, weights=weights)
     if format == "diffusers":
         save_diffusers(dst, model.config, model.params, step=model.step)
     elif format == "stablehlo":

@@ -39,14 +39,21 @@ def save_archive(
     Args:
         path: the folder to make.
         config: the model's.
-        params: its averaged weights.
+        params: its weights, as a rule averaged.
         step: updates that it was trained.
         npz: write model.npz instead of model.safetensors.
 
     Raises:
+        ValueError: if the model has a network that Python gave: none could be made of
+            the archive.
         FileExistsError: if the path is there already.
         ImportError: if safetensors is needed and not installed.
     """
+    if config.network.own is not None:
+        raise ValueError(
+            "an archive is read as the U-Net; got a model whose network is "
+            f"{config.network.own}: keep its run, or export the sampler as stablehlo"
+        )
     arrays = {key: np.asarray(x) for key, x in flatten_dict(params, sep="/").items()}
     with new_folder(path) as folder:
         write_json(folder / "config.json", to_dict(config))

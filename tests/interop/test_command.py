@@ -102,8 +102,8 @@ def test_an_exported_sampler_is_a_file(workdir, tmp_path):
 def test_every_option_of_an_export_reaches_it(tmp_path, monkeypatch):
     read, calls, model = [], [], toy_model()
 
-    def load(path, *, step):
-        read.append((path, step))
+    def load(path, *, step, weights):
+        read.append((path, step, weights))
         return model
 
     def drawn(sampler):
@@ -116,10 +116,11 @@ def test_every_option_of_an_export_reaches_it(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "load", load)
     monkeypatch.setattr(Model, "export", export)
     to = f"export run {tmp_path}/{{}} --format stablehlo"
-    chain = "--sampler unipc --spacing karras --lambda-min -3.5 --steps 4 --step 7"
+    chain = "--sampler unipc --spacing karras --lambda-min -3.5 --steps 4"
+    chain += " --step 7 --weights raw"
     main([*to.format("a").split(), *chain.split()])
     main([*to.format("b").split(), *"--sampler ddim --eta 0.5".split()])
-    assert read == [(Path("run"), 7), (Path("run"), None)]
+    assert read == [(Path("run"), 7, "raw"), (Path("run"), None, "ema")]
     (a, first, one), (b, second, none) = calls
     assert (a, b) == ("a", "b")
     assert one == {"steps": 4, "spacing": "karras", "lambda_min": -3.5}

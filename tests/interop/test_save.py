@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
+from toy import toy_model
 
 from ddpm_jax import build
 from ddpm_jax.config import (
@@ -152,6 +153,15 @@ def test_betas_without_a_name_are_written_out():
     values = diffusers_scheduler.write_scheduler(config.diffusion)
     betas = build.make_betas(config.diffusion.schedule)
     np.testing.assert_array_equal(values["trained_betas"], betas)
+
+
+@pytest.mark.parametrize("form", ["diffusers", "safetensors", "npz"])
+def test_a_network_that_python_gave_is_not_archived(form, tmp_path):
+    """No archive could be read back; the sampler can be exported."""
+    model = toy_model()
+    with pytest.raises(ValueError, match=r"network.* Toy") as error:
+        save(tmp_path / "out", model.config, model.params, form)
+    assert "\n" not in str(error.value) and not any(tmp_path.iterdir())
 
 
 def test_an_archive_is_the_parameters_by_path(tmp_path):
