@@ -1,19 +1,20 @@
 """The Fréchet distance between Gaussians (FID: Heusel et al. 2017), in float64."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ddpm_jax.evaluation.moments import covariance, moments
-from ddpm_jax.evaluation.rows import as_rows, check_dimensions
+from ddpm_jax.evaluation.rows import as_rows, blocks, check_dimensions
 
 
 class Extrapolation(NamedTuple):
     """A distance as it would be with infinitely many samples."""
 
     value: float
-    error: float  # standard error of the fitted value
+    error: float  # standard error: of the fit, and of the samples' number
 
 
 def frechet_distance(
@@ -32,7 +33,11 @@ def frechet_distance(
     """
     first, second = _gaussian(mean1, cov1), _gaussian(mean2, cov2)
     check_dimensions(len(first[0]), len(second[0]), ("one Gaussian", "the other"))
-    return _distance(*first, *second, factor(second[1]))
+    # The eigenvalues of C1^(1/2) C2 C1^(1/2) are the squares of the singular values of
+    # F1^T F2; taken from the product itself, their roots would lose half the digits.
+    cross = factor(first[1]).T @ factor(second[1])
+    overlap = np.linalg.svd(cross, compute_uv=False).sum() if cross.size else 0.0
+    return max(_distance(*first, *second, overlap), 0.0)
 
 
 def frechet_infinity(
@@ -47,7 +52,8 @@ def frechet_infinity(
 
     Distances of random subsets are linear in 1/n, and the line is followed to 0 (Chong
     & Forsyth 2020). The subsets have from 5,000 (or half of all, if fewer) up to all
-    samples.
+    samples. The error joins that of the line and `frechet_error`, since all subsets are
+    of the same samples.
 
     Args:
         features: (n, d) of the samples, n >= 2 `points`; the line is straight where n
@@ -75,8 +81,35 @@ def frechet_infinity(
     distances = []
     for count in counts:
         part = moments(rows[rng.permutation(len(rows))[:count]])
-        distances.append(_distance(part.mean, covariance(part), centre, spread, root))
-    return _intercept(1 / counts, np.array(distances))
+        own = covariance(part)
+        squares = np.linalg.eigvalsh(root.T @ own @ root)
+        overlap = np.sqrt(squares.clip(0)).sum()  # digits enough for a fit
+        distances.append(_distance(part.mean, own, centre, spread, overlap))
+    value, error = _intercept(1 / counts, np.array(distances))
+    return Extrapolation(value, math.hypot(error, frechet_error(rows, mean, cov)))
+
+
+def frechet_error(features: ArrayLike, mean: ArrayLike, cov: ArrayLike) -> float:
+    """The standard error of the distance of so many samples to a reference.
+
+    By the delta method: one sample x moves the distance by 2 (m1 - m2).z + z^T (I - T)
+    z with z = x - m1, where T is the optimal transport map between the Gaussians. Where
+    both are nearly the same it is too large, not too small.
+
+    Args and errors: as `frechet_infinity`, for 2 samples and more.
+    """
+    rows, (centre, spread) = as_rows(features), _gaussian(mean, cov)
+    check_dimensions(rows.shape[1], len(centre))
+    own, root = moments(rows), factor(spread)
+    squares, turn = np.linalg.eigh(root.T @ covariance(own) @ root)
+    kept = squares > len(squares) * np.finfo(np.float64).eps * squares.max(initial=0)
+    half = root @ turn[:, kept] / squares[kept] ** 0.25
+    form = np.eye(len(centre)) - half @ half.T
+    moved = []
+    for block in blocks(rows):
+        z = block - own.mean
+        moved.append(z @ (own.mean - centre) * 2 + ((z @ form) * z).sum(1))
+    return float(np.std(np.concatenate(moved), ddof=1) / np.sqrt(len(rows)))
 
 
 def factor(cov: np.ndarray) -> np.ndarray:
@@ -95,26 +128,21 @@ def _distance(
     cov1: np.ndarray,
     mean2: np.ndarray,
     cov2: np.ndarray,
-    factor2: np.ndarray,
+    overlap: float,
 ) -> float:
-    # The eigenvalues of C1^(1/2) C2 C1^(1/2) are the squares of the singular values of
-    # F1^T F2; taken from the product itself, their roots would lose half the digits.
-    cross = factor(cov1).T @ factor2
-    overlap = np.linalg.svd(cross, compute_uv=False).sum() if cross.size else 0.0
     apart = mean1 - mean2
-    distance = apart @ apart + np.trace(cov1) + np.trace(cov2) - 2 * overlap
-    return max(float(distance), 0.0)
+    return float(apart @ apart + np.trace(cov1) + np.trace(cov2) - 2 * overlap)
 
 
-def _intercept(x: np.ndarray, y: np.ndarray) -> Extrapolation:
-    """Of the least-squares line, at x = 0."""
+def _intercept(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Of the least-squares line, at x = 0, and its standard error."""
     apart = x - x.mean()
     slope = apart @ y / (apart @ apart)
     value = y.mean() - slope * x.mean()
     residual = y - value - slope * x
     variance = residual @ residual / (len(x) - 2)
     error = np.sqrt(variance * (1 / len(x) + x.mean() ** 2 / (apart @ apart)))
-    return Extrapolation(float(value), float(error))
+    return float(value), float(error)
 
 
 def _gaussian(mean: ArrayLike, cov: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 
 from ddpm_jax.evaluation import moments as moments_module
-from ddpm_jax.evaluation.frechet import frechet_distance, frechet_infinity
+from ddpm_jax.evaluation.frechet import (
+    frechet_distance,
+    frechet_error,
+    frechet_infinity,
+)
 from ddpm_jax.evaluation.inception_score import chunked, inception_score
 from ddpm_jax.evaluation.kernel import kernel_distance, kernel_distance_subsets
 from ddpm_jax.evaluation.moments import (
@@ -144,23 +148,41 @@ def test_frechet_scales_as_a_square_and_turns_with_its_features():
     np.testing.assert_allclose(fid(a @ turn + 5, b @ turn + 5), fid(a, b), rtol=1e-10)
 
 
-def test_fid_at_infinity_is_freed_of_its_bias():
-    """Samples of the reference itself: 0, where few samples say much more."""
+@pytest.mark.parametrize("shift", [0, 0.1])
+def test_fid_at_infinity_is_freed_of_its_bias(shift):
+    """Samples of a known Gaussian, where FID of so few says much more."""
     d, n = 24, 1500
     cov, mean = random_cov(d, 1) / d, np.zeros(d)
-    half = np.linalg.cholesky(cov)
-    values, errors, biased = [], [], []
-    for seed in range(12):
-        x = rng(100 + seed).normal(size=(n, d)) @ half.T
+    half, true = np.linalg.cholesky(cov), d * shift**2
+    values, errors, biased, plain = [], [], [], []
+    for seed in range(16):
+        x = rng(100 + seed).normal(size=(n, d)) @ half.T + shift
         found = frechet_infinity(x, mean, cov, seed=seed)
         values.append(found.value)
         errors.append(found.error)
         part = moments(x)
         biased.append(frechet_distance(part.mean, covariance(part), mean, cov))
-    assert np.mean(biased) > 0.02
-    assert abs(np.mean(values)) < np.mean(biased) / 5
-    # The error is of the size of what the values scatter by.
-    assert 0.3 < np.mean(errors) / np.std(values) < 3
+        plain.append(frechet_error(x, mean, cov))
+    assert np.mean(biased) > true + 0.02
+    assert abs(np.mean(values) - true) < 0.2 * (np.mean(biased) - true) + 0.003
+    # The errors are of the size of what the values scatter by.
+    assert 0.7 < np.mean(errors) / np.std(values) < 2
+    assert 0.7 < np.mean(plain) / np.std(biased) < 2.5
+    assert np.mean(plain) < np.mean(errors)
+
+
+def test_the_error_of_fid_in_one_dimension():
+    """FID is (m - m2)^2 + (s - s2)^2; var m = s^2 / n, var s = s^2 / 2n."""
+    n, s = 200_000, 3.0
+    x = 2 + s * rng().normal(size=(n, 1))
+    slope = 2 * (2 - 0.5), 2 * (s - 1)
+    wanted = np.sqrt((slope[0] ** 2 * s**2 + slope[1] ** 2 * s**2 / 2) / n)
+    found = frechet_error(x, [0.5], [[1.0]])
+    np.testing.assert_allclose(found, wanted, rtol=0.01)
+    point = frechet_error(x, [0.5], [[0.0]])  # of a constant: (m - m2)^2 + s^2
+    wanted = np.sqrt((slope[0] ** 2 * s**2 + 4 * s**4 / 2) / n)
+    np.testing.assert_allclose(point, wanted, rtol=0.01)
+    assert frechet_infinity(x[:500], [0.5], [[0.0]]).value == pytest.approx(11.25, 0.1)
 
 
 def test_fid_at_infinity_follows_a_line():
