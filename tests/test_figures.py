@@ -16,6 +16,9 @@ from ddpm_jax.diffusion import editing
 from ddpm_jax.diffusion.noise import draw_noise, fold_in
 from ddpm_jax.diffusion.samplers import sample
 from ddpm_jax.diffusion.schedules import cosine_betas, linear_betas
+from ddpm_jax.evaluation.classifier import network as classifier
+from ddpm_jax.evaluation.features import collect, extract
+from ddpm_jax.evaluation.frechet import frechet_distance
 from ddpm_jax.figures import (
     __main__,
     bound,
@@ -229,13 +232,21 @@ def test_a_line_of_steps_is_the_distance_at_its_price(subject, tmp_path, monkeyp
     lines = {line.get_label(): line for line in figure.axes[0].lines[:5]}
     assert list(lines) == list(steps.NAMES.values())
     assert set(steps.NAMES) == set(build.SAMPLERS)
-    train, test = subject.train.images, subject.test.images
+    network, _ = classifier.find("digits")
+
+    def gaussian(images):
+        rows = collect(extract(network, images))["features"].astype(float)
+        return rows.mean(0), np.cov(rows, rowvar=False)
 
     def distance(images):
-        a, b = (x.reshape(len(x), -1) / 127.5 - 1 for x in (images, train))
-        return np.median([np.sqrt(np.min(np.sum((b - x) ** 2, 1))) for x in a])
+        return frechet_distance(*gaussian(images), *gaussian(subject.train.images))
 
-    held_out = distance(test)
+    held_out = steps.held_out(subject)
+    real = {image.tobytes() for image in subject.test.images}
+    assert len(held_out) == 8 and {image.tobytes() for image in held_out} <= real
+    level = figure.axes[0].lines[5].get_ydata()
+    np.testing.assert_allclose(level, distance(held_out), rtol=1e-4)
+    assert figure.axes[0].get_ylabel() == "digits-FD of 8 samples"
     for name, calls in (("ddpm", [5, 10]), ("heun", [5, 9])):
         line = lines[steps.NAMES[name]]
         assert line.get_xdata().tolist() == calls
@@ -244,7 +255,7 @@ def test_a_line_of_steps_is_the_distance_at_its_price(subject, tmp_path, monkeyp
             x = subject.model.sample(
                 subject.key, 8, sampler=name, steps=number, label=np.arange(8)
             )
-            expected = distance(to_uint8(x)) / held_out
+            expected = distance(to_uint8(x))
             np.testing.assert_allclose(found, expected, rtol=1e-2)
     written(figure, tmp_path / "steps.png")
     x = subject.model.sample(
@@ -316,17 +327,20 @@ def test_a_gallery_has_its_pictures_in_their_places(tmp_path):
             assert pixels[height - int(up), int(right), 0] == levels[i, j]
 
 
-def test_distances_to_the_nearest_image():
-    real = np.array([[[[0]]], [[[255]]]], np.uint8)
-    images = np.array([[[[0]]], [[[51]]]], np.uint8)
-    np.testing.assert_allclose(steps.nearest(images, real), [0, 0.4], atol=1e-3)
-    np.testing.assert_allclose(steps.nearest(images, real, rank=1), [2, 1.6], atol=1e-3)
-
-
 def test_heun_is_charged_for_both_calls_and_no_chain_is_overlong(subject, monkeypatch):
     monkeypatch.setattr(steps, "CALLS", (5, 50))
-    ((calls, distance),) = steps.curve(subject, "heun")  # 25 steps of 20 there are not
+    judge = steps.Judge(subject)
+    ((calls, distance),) = steps.curve(
+        subject, judge, "heun"
+    )  # 25 of 20: none
     assert calls == 5 and distance > 0
+
+
+def test_steps_of_a_set_without_a_classifier_are_one_clear_line(subject, monkeypatch):
+    monkeypatch.setattr(steps.classifier, "SHIPPED", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", "nowhere")
+    with pytest.raises(ValueError, match="no classifier of digits yet"):
+        steps.draw(subject)
 
 
 def test_an_unknown_figure_is_one_clear_line():

@@ -1,9 +1,7 @@
 """Quality against the price of a sample, for every sampler.
 
-The measure is the L2 distance to the nearest training image, its median over samples,
-divided by the same median over held-out images: at 1 samples lie as close to the
-training set as real images do. Much above they are not like them; far below they are
-copies or blurred.
+The measure is the Frechet distance to the training images in the features of the set's
+classifier (`evaluation.classifier`); the yardstick is that of as many held-out images.
 """
 
 from typing import TYPE_CHECKING
@@ -11,7 +9,10 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.evaluation.neighbours import nearest_distances
+from ddpm_jax.evaluation.classifier import network as classifier
+from ddpm_jax.evaluation.features import FeatureNetwork, collect, extract
+from ddpm_jax.evaluation.frechet import frechet_distance
+from ddpm_jax.evaluation.moments import covariance, moments
 from ddpm_jax.figures import style
 from ddpm_jax.figures.subject import Subject
 from ddpm_jax.images import to_uint8
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CALLS = (5, 10, 20, 50, 100)  # of the network; Heun makes two a step
-HELD_OUT = 1000  # at most so many real images for the yardstick
 NAMES = {
     "ddpm": "DDPM",
     "ddim": "DDIM",
@@ -31,14 +31,18 @@ NAMES = {
 
 
 def draw(subject: Subject) -> "Figure":
-    """One line a sampler; every sampler starts from the same noises and labels."""
+    """One line a sampler; every sampler starts from the same noises and labels.
+
+    Raises:
+        ValueError: if there is no classifier of the data set.
+    """
+    judge = Judge(subject)
     figure, (axes,) = style.panels(1, height=3.9)
-    yardstick = held_out(subject)
     for i, (name, shown) in enumerate(NAMES.items()):
-        points = curve(subject, name)
+        points = curve(subject, judge, name)
         axes.plot(
             [calls for calls, _ in points],
-            [distance / yardstick for _, distance in points],
+            [distance for _, distance in points],
             color=style.COLOURS[i],
             marker=style.MARKERS[i],
             linestyle=style.DASHES[i],
@@ -46,10 +50,11 @@ def draw(subject: Subject) -> "Figure":
             markersize=6,
             label=shown,
         )
-    axes.axhline(1, color=style.FAINT, linewidth=1)
+    yardstick = judge.distance(held_out(subject))
+    axes.axhline(yardstick, color=style.FAINT, linewidth=1)
     axes.annotate(
         "held-out images",
-        (0.99, 1),
+        (0.99, yardstick),
         (0, -3),
         xycoords=axes.get_yaxis_transform(),
         textcoords="offset points",
@@ -59,31 +64,56 @@ def draw(subject: Subject) -> "Figure":
         color=style.FAINT,
     )
     axes.set(xscale="log", xticks=CALLS, xticklabels=[str(c) for c in CALLS])
-    ratios = (0.5, 0.6, 0.8, 1, 1.2, 1.5, 2, 3, 4, 6, 8)
-    low, high = axes.get_ylim()
-    axes.set(yscale="log", yticks=ratios, yticklabels=[f"{r:g}" for r in ratios])
-    axes.set_ylim(low, high)
-    axes.minorticks_off()
+    axes.set(yscale="log")
     style.label(
         axes,
         x="network calls per image (Heun makes two a step)",
-        y="relative to held-out images",
-        title="median distance to the nearest training image",
+        y=f"{judge.name} of {subject.num} samples",
+        title="distance to the training images, in a classifier's features",
     )
     axes.legend(frameon=False, fontsize=style.SIZE, labelcolor=style.INK)
     return figure
 
 
-def curve(subject: Subject, name: str) -> list[tuple[int, float]]:
-    """(network calls, median distance) of one sampler at every number of calls."""
+class Judge:
+    """Measures images against the training images of a subject."""
+
+    def __init__(self, subject: Subject):
+        """Takes the features of the training images.
+
+        Raises:
+            ValueError: if there is no classifier of the data set.
+        """
+        data = classifier.data_name(subject.model.config.data)
+        try:
+            self._network, facts = classifier.find(data)
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from error
+        self.name = f"{facts.data}-FD"
+        self._real = _gaussian(self._network, subject.train.images)
+
+    def distance(self, images: np.ndarray) -> float:
+        """The Frechet distance of (n, h, w, c) uint8 images to the training images."""
+        return frechet_distance(*_gaussian(self._network, images), *self._real)
+
+
+def _gaussian(
+    network: FeatureNetwork, images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    rows = collect(extract(network, images, taps=["features"]))["features"]
+    found = moments(rows)
+    return found.mean, covariance(found)
+
+
+def curve(subject: Subject, judge: Judge, name: str) -> list[tuple[int, float]]:
+    """(network calls, distance) of one sampler at every number of calls."""
     points = []
     for calls in CALLS:
         steps = (calls + 1) // 2 if name == "heun" else calls
         if steps > subject.model.schedule.num_steps:
             continue
-        samples = drawn(subject, name, steps)
         spent = 2 * steps - 1 if name == "heun" else steps
-        points.append((spent, float(np.median(nearest(samples, subject.train.images)))))
+        points.append((spent, judge.distance(drawn(subject, name, steps))))
     return points
 
 
@@ -97,25 +127,8 @@ def drawn(subject: Subject, name: str, steps: int) -> np.ndarray:
     return to_uint8(np.asarray(x))
 
 
-def held_out(subject: Subject) -> float:
-    """The median over real images that were not trained on; where a set has no such
-    split, over training images to the nearest other one.
-    """
-    if subject.test is subject.train:
-        images = subject.train.images
-        return float(np.median(nearest(images[:HELD_OUT], images, rank=1)))
-    images = subject.test.images[:HELD_OUT]
-    return float(np.median(nearest(images, subject.train.images)))
-
-
-def nearest(images: np.ndarray, real: np.ndarray, *, rank: int = 0) -> np.ndarray:
-    """L2 distance in [-1, 1] of every image to the nearest real one, (n,).
-
-    Args:
-        rank: 0 is the nearest, 1 the nearest but one.
-    """
-    return nearest_distances(_rows(images), _rows(real), rank)
-
-
-def _rows(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1).astype(np.float32) / 127.5 - 1
+def held_out(subject: Subject) -> np.ndarray:
+    """As many real images as there are samples, not trained on where a set has such."""
+    images = subject.test.images
+    order = np.random.default_rng(subject.seed).permutation(len(images))
+    return images[order[: subject.num]]
