@@ -330,9 +330,7 @@ def test_a_gallery_has_its_pictures_in_their_places(tmp_path):
 def test_heun_is_charged_for_both_calls_and_no_chain_is_overlong(subject, monkeypatch):
     monkeypatch.setattr(steps, "CALLS", (5, 50))
     judge = steps.Judge(subject)
-    ((calls, distance),) = steps.curve(
-        subject, judge, "heun"
-    )  # 25 of 20: none
+    ((calls, distance),) = steps.curve(subject, judge, "heun")  # 25 of 20: none
     assert calls == 5 and distance > 0
 
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ddpm_jax import build
+from ddpm_jax import build, processes
 from ddpm_jax.config import DataConfig
+from ddpm_jax.data import ImageArrays
 from ddpm_jax.evaluation.features import FeatureNetwork
 from ddpm_jax.evaluation.image_sets import ImageSet, of_array, of_arrays, open_set
 from ddpm_jax.evaluation.measure import (
@@ -61,11 +62,16 @@ def find(reference: str | None, data: DataConfig | None, *, flip: bool = False) 
             f"--reference must be a path, since a folder has no splits; got {split}, "
             "which does not exist"
         )
-    images = of_arrays(build.load_images(data, split), flip=flip)
+    images = of_arrays(_load(data, split), flip=flip)
     held_out = None
     if split == data.split != data.test_split and data.source != "folder":
-        held_out = of_arrays(build.load_images(data, data.test_split))
+        held_out = of_arrays(_load(data, data.test_split))
     return Real(images, held_out=held_out)
+
+
+def _load(data: DataConfig, split: str) -> ImageArrays:
+    """A split; of many processes one prepares it."""
+    return processes.main_first("data", lambda: build.load_images(data, split))
 
 
 def holds_statistics(path: pathlib.Path) -> bool:

@@ -163,6 +163,18 @@ def test_processes_share_the_samples_and_the_bound(single, tmp_path):
     for name in bits[1]:
         np.testing.assert_array_equal(bits[1][name], bits[2][name])
 
+    found = {}
+    for processes in (1, 2):
+        arguments = ["--workdir", single, "--num", 22, "--batch-size", 4, "--seeds", 2]
+        arguments += ["--steps", 5, "--metrics", "fd", "recall", "memorisation"]
+        launch(arguments, processes, script="-m ddpm_jax.evaluation")
+        (path,) = (single / "evaluation").glob("*.json")
+        found[processes] = json.loads(path.read_text())
+        path.unlink()
+    assert found[2]["processes"] == 2
+    for name, row in found[1]["metrics"].items():
+        np.testing.assert_allclose(found[2]["metrics"][name]["values"], row["values"])
+
 
 def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path):
     arguments = ["--config", "configs/smoke.py", "--workdir", tmp_path]
