@@ -49,11 +49,11 @@ def check_compiler() -> None:
     """Refuses a jaxlib that sums wrongly, before it computes any features.
 
     Raises:
-        RuntimeError: if this one does, with its version.
+        ImportError: if this one does, with its version.
     """
     found = _of_compiler()
     if not found.ok:
-        raise RuntimeError(
+        raise ImportError(
             f"jaxlib {jaxlib.__version__} computes wrongly on {jax.default_backend()}: "
             f"a sum of squares is off by {found.value:.2g} of itself; install another "
             "version of jax and jaxlib"
