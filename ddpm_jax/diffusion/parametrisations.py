@@ -22,6 +22,11 @@ class Prediction(NamedTuple):
     v: Array  # sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0
 
 
+_UNREADABLE = (
+    "a network that predicts eps cannot start from zero terminal SNR, where eps says "
+    "nothing of x_0: predict v or x0"
+)
+
 # (schedule, xt, t, output) -> the prediction, each field of the shape of x_t
 Predict = Callable[[Schedule, Array, Array, Array], Prediction]
 
@@ -48,11 +53,7 @@ class Parametrisation:
 
 
 def _read_eps(schedule: Schedule, xt: Array, t: Array, output: Array) -> Prediction:
-    check_signal(
-        schedule,
-        "a network that predicts eps cannot start from zero terminal SNR, where eps "
-        "says nothing of x_0: predict v or x0",
-    )
+    check_signal(schedule, _UNREADABLE)
     ratio = at(schedule.sqrt_recipm1_alphas_cumprod, t, xt)
     ratio = jnp.where(jnp.isinf(ratio), jnp.nan, ratio)  # a clip would hide infinity
     x0 = at(schedule.sqrt_recip_alphas_cumprod, t, xt) * xt - ratio * output
