@@ -11,6 +11,7 @@ from ddpm_jax.config import (
     Config,
     DataConfig,
     DiffusionConfig,
+    EvaluationConfig,
     NetworkConfig,
     OptimConfig,
     SampleConfig,
@@ -29,4 +30,5 @@ def get_config() -> Config:
         optim=OptimConfig(ema_warmup=False),
         train=TrainConfig(num_steps=800_000, batch_size=128, keep_every=100_000),
         sample=SampleConfig(every=10_000, num=64),
+        evaluation=EvaluationConfig(every=10_000),
     )

@@ -10,6 +10,7 @@ from ddpm_jax.config import (
     Config,
     DataConfig,
     DiffusionConfig,
+    EvaluationConfig,
     NetworkConfig,
     OptimConfig,
     SampleConfig,
@@ -35,4 +36,5 @@ def get_config() -> Config:
         optim=OptimConfig(learning_rate=2e-4, warmup_steps=1000, ema_decay=0.999),
         train=TrainConfig(num_steps=100_000, batch_size=128, keep_every=25_000),
         sample=SampleConfig(every=5000, num=100),
+        evaluation=EvaluationConfig(every=5000),
     )

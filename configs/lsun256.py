@@ -10,7 +10,7 @@ bedroom. It needs accelerators: 2.2 steps a second on a TPU v3-8.
 from dataclasses import replace
 from pathlib import Path
 
-from ddpm_jax.config import Config, DataConfig
+from ddpm_jax.config import Config, DataConfig, EvaluationConfig
 from ddpm_jax.experiments import read_config
 
 
@@ -34,4 +34,5 @@ def get_config() -> Config:
             base.train, num_steps=2_400_000, batch_size=64, keep_every=200_000
         ),
         sample=replace(base.sample, every=20_000, num=16),
+        evaluation=EvaluationConfig(),
     )

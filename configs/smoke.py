@@ -6,7 +6,7 @@ python train.py --config configs/smoke.py
 from dataclasses import replace
 from pathlib import Path
 
-from ddpm_jax.config import Config, ScheduleConfig
+from ddpm_jax.config import Config, EvaluationConfig, ScheduleConfig
 from ddpm_jax.experiments import read_config
 
 
@@ -24,4 +24,5 @@ def get_config() -> Config:
             base.train, num_steps=30, batch_size=16, log_every=5, checkpoint_every=10
         ),
         sample=replace(base.sample, sampler="ddpm", steps=None, every=15, num=16),
+        evaluation=EvaluationConfig(),
     )

@@ -44,6 +44,8 @@ _SHORT.maxtuple = 8
 _SHORT.maxstring = _SHORT.maxother = 1000
 
 
+SamplerName = Literal["ddpm", "ddim", "dpm_solver_pp", "unipc", "heun"]
+
 # What a run was trained with whose config was stored before the field existed, where
 # that is not today's default.
 BEFORE: dict[str, Any] = {"optim.ema_warmup": False}
@@ -320,7 +322,9 @@ class TrainConfig:
     checkpoint_every: int = 5000  # steps between checkpoints
     keep_latest: int = 3  # checkpoints kept
     keep_every: int | None = None  # and one of every so many steps; None = no more
-    keep_best: int = 0  # and those with the lowest training loss since the one before
+    # And so many of the best: by evaluation's distance, or else its held-out loss, or
+    # else the training loss since the checkpoint before
+    keep_best: int = 0
     on_nonfinite: Literal["stop", "skip"] = "stop"  # a loss that is not a number
 
     def __post_init__(self):
@@ -351,7 +355,7 @@ class TrainConfig:
 class SampleConfig:
     """The grids that a run draws from its averaged weights."""
 
-    sampler: Literal["ddpm", "ddim", "dpm_solver_pp", "unipc", "heun"] = "ddpm"
+    sampler: SamplerName = "ddpm"
     steps: int | None = None  # those that suit the sampler; None = all T
     every: int = 5000  # training steps between grids
     num: int = 64  # images in a grid
@@ -366,6 +370,55 @@ class SampleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What a run measures of its averaged weights while it trains."""
+
+    every: int | None = None  # steps between evaluations; None = none
+    # Held-out loss: of the first so many images of data.test_split; 0 = none
+    images: int = 512
+    levels: int = 10  # at so many steps t, even over the chain; all of a shorter one
+    # Frechet distance of so many samples to data.split in the features of the set's
+    # classifier, or of Inception for 32 pixels and more in colours; 0 = none
+    samples: int = 0
+    # How these are drawn; None = as the grids, sample.sampler and sample.steps
+    sampler: SamplerName | None = None
+    steps: int | None = None
+
+    def __post_init__(self):
+        check_types("evaluation", self)
+        refuse(self._broken_rules())
+
+    def _broken_rules(self) -> Iterator[str]:
+        images, samples = self.images, self.samples
+        for name in ("every", "levels", "steps"):
+            yield from unless_count(f"evaluation.{name}", getattr(self, name))
+        yield from unless("evaluation.images", images, images >= 0, "at least 0")
+        within = samples == 0 or samples >= 2
+        rule = "0, or at least 2 for a covariance"
+        yield from unless("evaluation.samples", samples, within, rule)
+        yield from self._not_read()
+
+    def _not_read(self) -> Iterator[str]:
+        """What is set and has no effect."""
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if value == item.default:
+                continue
+            if self.every is None:
+                needs = "evaluation.every"
+            elif item.name in ("sampler", "steps") and not self.samples:
+                needs = "evaluation.samples"
+            else:
+                continue
+            yield f"evaluation.{item.name} is not read without {needs}; got {value}"
+        if self.every is not None and not self.images and not self.samples:
+            yield (
+                "evaluation.every needs evaluation.images or evaluation.samples to be "
+                "measured; got 0 and 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One experiment; without arguments, a small one on the bundled digits."""
 
@@ -375,6 +428,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self):
         check_types("", self)
@@ -394,15 +448,15 @@ class Config:
                 "diffusion.label_dropout needs a row for no label; got "
                 f"{dropout} with network.null_label=False"
             )
-        if schedule.ends_in_noise and self.sample.sampler == "heun":
-            yield (
-                "sample.sampler=heun cannot start from zero terminal SNR, where its "
-                "sigma is infinite; choose another for this schedule"
-            )
-        steps, total = self.sample.steps, schedule.num_steps
-        yield from unless(
-            "sample.steps", steps, steps is None or steps <= total, f"in 1..{total}"
-        )
+        total = schedule.num_steps
+        for name, drawn in (("sample", self.sample), ("evaluation", self.evaluation)):
+            if schedule.ends_in_noise and drawn.sampler == "heun":
+                yield (
+                    f"{name}.sampler=heun cannot start from zero terminal SNR, where "
+                    "its sigma is infinite; choose another for this schedule"
+                )
+            steps, within = drawn.steps, drawn.steps is None or drawn.steps <= total
+            yield from unless(f"{name}.steps", steps, within, f"in 1..{total}")
 
     def misfits(self) -> Iterator[str]:
         """Yields a line for each reason why no U-Net can be made of it.

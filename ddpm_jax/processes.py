@@ -244,6 +244,13 @@ def agree(value: int) -> int:
     return int.from_bytes(bytes(received.tolist()), "little", signed=True)
 
 
+def agree_on(values: Mapping[str, float]) -> dict[str, float]:
+    """The main process's numbers, in every process; all have the same names."""
+    sent = np.array(list(values.values()), np.float64).view(np.uint8)
+    received = np.asarray(multihost_utils.broadcast_one_to_all(sent))
+    return dict(zip(values, received.view(np.float64).tolist(), strict=True))
+
+
 def main_first(name: str, function: Callable[[], Result]) -> Result:
     """What the function returns; the others call it when the main process has.
 

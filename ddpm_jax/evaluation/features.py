@@ -103,6 +103,7 @@ def extract(
     batch_size: int = 64,
     grey: Literal["replicate"] | None = None,
     devices: Sequence[jax.Device] | None = None,
+    shared: bool = True,
 ) -> Iterator[Features]:
     """The features of images, in their order, a few batches at a time.
 
@@ -117,6 +118,7 @@ def extract(
         grey: "replicate" gives grey images to a network of three channels as three
             equal ones; None refuses them.
         devices: that run it; None = all of this process.
+        shared: False, if the images are this process's alone, which runs them all.
 
     Raises:
         ValueError: at once or while iterating, if there are no images, if they are not
@@ -131,7 +133,7 @@ def extract(
         _check_taps(network, taps or (), network.taps)
     chosen = None if taps is None else tuple(taps)
     own = list(jax.local_devices() if devices is None else devices)
-    return _extract(network, images, chosen, batch_size, grey, own)
+    return _extract(network, images, chosen, batch_size, grey, own, shared)
 
 
 def collect(parts: Iterable[Features]) -> Features:
@@ -147,8 +149,9 @@ def _extract(
     batch_size: int,
     grey: str | None,
     devices: list[jax.Device],
+    shared: bool,
 ) -> Iterator[Features]:
-    process, count = jax.process_index(), jax.process_count()
+    process, count = (jax.process_index(), jax.process_count()) if shared else (0, 1)
     size = -(-batch_size // len(devices)) * len(devices)
     chunks = _chunks(network, images, size, grey)
     first = next(chunks, None)
@@ -166,9 +169,9 @@ def _extract(
         found = _features(network, jax.device_put(mine, divided), taps)
         running.append(([len(chunk) for chunk in group], found))
         if len(running) > 1:  # the next batch is made ready while one runs
-            yield _gathered(*running.popleft())
+            yield _gathered(*running.popleft(), count)
     while running:
-        yield _gathered(*running.popleft())
+        yield _gathered(*running.popleft(), count)
 
 
 @functools.partial(jax.jit, static_argnames="taps")
@@ -190,10 +193,12 @@ def _features(
     return {tap: found[tap].astype(jnp.float32) for tap in taps}
 
 
-def _gathered(lengths: list[int], found: dict[str, jax.Array]) -> Features:
+def _gathered(
+    lengths: list[int], found: dict[str, jax.Array], processes: int
+) -> Features:
     """The rows of images out of every process's padded batch."""
     own = jax.device_get(found)
-    if jax.process_count() > 1:
+    if processes > 1:
         rows = multihost_utils.process_allgather(own)  # (process, size, d)
     else:
         rows = {tap: array[None] for tap, array in own.items()}

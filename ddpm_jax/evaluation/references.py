@@ -134,7 +134,7 @@ def _of_file(
         facts["images with features"] = some.num
     gaussians = {}
     for tap in taps & (set(stored.features) | _compared(protocol, names)):
-        found = stored.statistics(tap, _dimension(network, tap, image_shape))
+        found = stored.statistics(tap, dimension(network, tap, image_shape))
         gaussians[tap] = Gaussian(found.mean, found.cov)
         facts["n"] = found.images
     return Known(Measured(num=0, gaussians=gaussians, features=features), facts)
@@ -149,9 +149,10 @@ def _compared(protocol: Protocol, names: Sequence[str]) -> set[str]:
     }
 
 
-def _dimension(
+def dimension(
     network: FeatureNetwork, tap: str, image_shape: tuple[int, int, int]
 ) -> int:
+    """Of the features of images, without running the network."""
     channels = network.channels or image_shape[2]
     image = jax.ShapeDtypeStruct((1, *image_shape[:2], channels), np.uint8)
     return jax.eval_shape(network.apply, network.params, image)[tap].shape[1]

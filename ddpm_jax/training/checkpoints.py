@@ -1,10 +1,10 @@
 """Checkpoints of a run: Orbax, and nothing else.
 
 A checkpoint holds three items: `state` (all of the TrainState but the average), `ema`
-(the averaged weights, all that sampling needs) and `config`, the loss that it is ranked
-by, and the checksums of its files. Saving is asynchronous; a step takes its name only
-when it is complete, so a process that dies while it saves leaves the step before as the
-newest one.
+(the averaged weights, all that sampling needs) and `config`, the numbers that it may be
+ranked by, and the checksums of its files. Saving is asynchronous; a step takes its name
+only when it is complete, so a process that dies while it saves leaves the step before
+as the newest one.
 """
 
 import functools
@@ -12,7 +12,7 @@ import logging
 import math
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -63,6 +63,7 @@ def open_checkpoints(
     keep_latest: int = 3,
     keep_every: int | None = None,
     keep_best: int = 0,
+    rank_by: str = "loss",
     read_only: bool = False,
     item_handlers: dict[str, Any] | None = None,
 ) -> ocp.CheckpointManager:
@@ -71,18 +72,21 @@ def open_checkpoints(
     Args:
         keep_latest: how many of the newest checkpoints stay.
         keep_every: also keep one of every so many steps; None keeps no more.
-        keep_best: also keep so many of those with the lowest loss.
+        keep_best: also keep so many of the best.
+        rank_by: which of the numbers saved with them is lowest of the best; those that
+            were saved without it come after all others.
         read_only: create, save and delete nothing.
         item_handlers: Orbax's, by item; None = its own choice.
     """
     directory = pathlib.Path(directory).absolute()
+    rank = functools.partial(_rank, name=rank_by)
     policies: list[Any] = [keep.LatestN(keep_latest), _Links(directory)]
     if keep_every is not None:
         policies.append(keep.EveryNSteps(keep_every))
     if keep_best:
         # The last of the order are kept: the lowest losses, after all that are NaN.
         best = keep.BestN(
-            get_metric_fn=_rank,
+            get_metric_fn=rank,
             reverse=True,
             n=keep_best,
             keep_checkpoints_without_metrics=False,
@@ -100,7 +104,7 @@ def open_checkpoints(
                 post_finalization_callback=functools.partial(_add_checksums, directory)
             ),
             preservation_policy=keep.AnyPreservationPolicy(policies),
-            best_fn=_rank,  # without it the losses are not saved, and a resume has none
+            best_fn=rank,  # without it the losses are not saved, and a resume has none
             best_mode="min",
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
@@ -123,11 +127,13 @@ def save(
     config: dict[str, Any],
     *,
     loss: float | None = None,
+    measured: Mapping[str, float] | None = None,
 ) -> bool:
     """Starts to save the state at its step; False if that step is already saved.
 
     Args:
-        loss: by which `keep_best` ranks.
+        loss: of training since the checkpoint before.
+        measured: what else `rank_by` may name.
 
     Raises:
         OSError: if the directory cannot be written.
@@ -141,6 +147,7 @@ def save(
         config=ocp.args.JsonSave(config),
     )
     metrics = {"loss": math.nan if loss is None else loss}  # not to be the best
+    metrics |= measured or {}
     # Without force Orbax may decide not to save and say so only by returning False.
     if not manager.save(step, args=items, metrics=metrics, force=True):
         raise OSError(f"Orbax did not save step {step} under {manager.directory}")
@@ -263,8 +270,9 @@ def abstract(state: Any, shardings: Any) -> Any:
     )
 
 
-def _rank(metrics: dict[str, float]) -> float:
-    return metrics["loss"] if math.isfinite(metrics["loss"]) else math.inf
+def _rank(metrics: dict[str, float], *, name: str) -> float:
+    value = metrics.get(name, math.inf)
+    return value if math.isfinite(value) else math.inf
 
 
 def _add_checksums(directory: pathlib.Path) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pathlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from ddpm_jax.config import (
 )
 from ddpm_jax.data.labels import listed, relabelled
 from ddpm_jax.data.sources import check_files
+from ddpm_jax.evaluation import during
 from ddpm_jax.files import whole_file
 from ddpm_jax.images import grid, save_png, to_uint8
 from ddpm_jax.model import Model
@@ -105,6 +106,7 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
     source = processes.main_first(
         "data", lambda: read_source(config.data, build.read_images, data)
     )
+    plan = during.plan(config)
     train_step, initial_state = make_update(config, network)
 
     # Where it is trained.
@@ -122,7 +124,10 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
     main = processes.is_main()
     if main:
         description = describe(config.data, source)
-        print(_summary(config, description, abstract_state, workdir), flush=True)
+        notes = plan.notes
+        if train.keep_best:
+            notes = (*notes, f"train.keep_best ranks by {plan.best}")
+        print(_summary(config, description, abstract_state, workdir, notes), flush=True)
         for line in checkpoints.set_aside(workdir / "checkpoints"):
             print(line, flush=True)
     processes.barrier("checkpoints")
@@ -131,6 +136,7 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
         keep_latest=train.keep_latest,
         keep_every=train.keep_every,
         keep_best=train.keep_best,
+        rank_by=plan.best,
     )
     with contextlib.ExitStack() as stack:
         stack.enter_context(manager)
@@ -170,6 +176,8 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
             source = relabelled(source, names)
             labelled = dataclasses.replace(config.data, class_names=names)
             config = dataclasses.replace(config, data=labelled)
+            plan = plan.in_order(names)
+        evaluate = during.Evaluator(plan, config, network, source)
         feed = make_feed(config.data, source)
         data = runner.place_data(feed.resident)
         report = None
@@ -213,12 +221,21 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
                 if report is not None:
                     report.step(number, metrics)
 
-        def save() -> None:
+        def save(measured: Mapping[str, float]) -> None:
             check_pending(0)
             loss = finite_mean(losses)
             saved = runner.to_saved(state)
-            checkpoints.save(manager, saved, to_dict(config), loss=loss)
+            checkpoints.save(
+                manager, saved, to_dict(config), loss=loss, measured=measured
+            )
             losses.clear()
+
+        def measure() -> Mapping[str, float]:
+            check_pending(0)
+            values = evaluate(parallel.weights_here(state.ema_params))
+            if report is not None:
+                report.measured(step, values, during.shown(values))
+            return values
 
         def show() -> None:
             check_pending(0)
@@ -245,15 +262,19 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
             compiled = step == first_step + 1  # which took longer than an update
             saves = last or step % train.checkpoint_every == 0
             shows = last or step % config.sample.every == 0
+            measures = plan.every is not None and (
+                step % plan.every == 0 or (saves and train.keep_best > 0)
+            )
+            measured = measure() if measures else {}
             if saves:
-                save()
+                save(measured)
             if shows:
                 show()
-            if report is not None and (compiled or saves or shows):
+            if report is not None and (compiled or saves or shows or measures):
                 report.restart_clock()
         check_pending(0)
         if stop.by is not None:
-            save()
+            save({})  # unranked: what measures it may take longer than there is left
             manager.wait_until_finished()
             if report is not None:
                 report.say(
@@ -374,7 +395,9 @@ def _grid_drawer(config: Config, network: Network) -> Callable[[Any], np.ndarray
     return draw
 
 
-def _summary(config: Config, description: str, abstract_state, workdir) -> str:
+def _summary(
+    config: Config, description: str, abstract_state, workdir, notes: Sequence[str]
+) -> str:
     count = sum(np.prod(x.shape) for x in jax.tree.leaves(abstract_state.params))
     diffusion, devices = config.diffusion, jax.devices()
     schedule, own = diffusion.schedule, config.network.own
@@ -394,6 +417,6 @@ def _summary(config: Config, description: str, abstract_state, workdir) -> str:
                 f"{len(devices)} x {devices[0].device_kind}, {config.train.runner}",
             ),
             ("workdir", str(workdir)),
-            *(("note", line) for line in cautions(config)),
+            *(("note", line) for line in (*cautions(config), *notes)),
         )
     )

@@ -6,7 +6,7 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 import numpy as np
@@ -81,20 +81,29 @@ class Report:
             self._write(line)
             self._losses.clear()
 
-    def _write(self, line: dict[str, float]) -> None:
-        """One line of metrics, wherever metrics go."""
+    def measured(self, step: int, values: Mapping[str, float], text: str) -> None:
+        """Takes what was measured after update number `step`; shows the text."""
+        self._keep(step, values)
+        self.say(f"step {step:,}: {text}")
+
+    def _keep(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl, and a point each for TensorBoard."""
         # JSON has no word for what is not finite.
-        finite = {k: x if math.isfinite(x) else None for k, x in line.items()}
+        finite = {k: x if math.isfinite(x) else None for k, x in values.items()}
         with named_errors(self._path):
-            self._file.write(json.dumps(finite) + "\n")
+            self._file.write(json.dumps({"step": step} | finite) + "\n")
+        if self._events is not None:
+            for name, value in finite.items():
+                if value is not None:
+                    self._events.scalar(name, value, step)
+
+    def _write(self, line: dict[str, float]) -> None:
+        """One line of training, wherever metrics go."""
+        self._keep(int(line["step"]), line)
         text = f"loss {line['loss']:.4f}, {speed(line['images_per_second'])}"
         if self._bar.disable:
             log(f"step {line['step']:,} of {self._num_steps:,}, {text}")
         self._bar.set_postfix_str(text)
-        if self._events is not None:
-            for name, value in finite.items():
-                if value is not None:
-                    self._events.scalar(name, value, int(line["step"]))
 
     def restart_clock(self) -> None:
         """Leaves what was done since the last update (a grid, a save) out of the speed.
