@@ -453,6 +453,36 @@ def test_a_misspelt_field_of_a_file_is_one_line(tmp_path):
         read_config(tmp_path / "bad.py")
 
 
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"samples": 100}, "evaluation.samples is not read without evaluation.every;"),
+        ({"images": 64}, "evaluation.images is not read without evaluation.every;"),
+        ({"every": 9, "steps": 3}, "steps is not read without evaluation.samples; got"),
+        ({"every": 9, "images": 0}, "evaluation.images or evaluation.samples"),
+    ],
+)
+def test_what_would_measure_nothing_is_refused(fields, line):
+    with pytest.raises(ValueError, match=line):
+        config.EvaluationConfig(**fields)
+
+
+def test_samples_are_measured_as_their_chain_can_be_walked():
+    jsd = config.ScheduleConfig(kind="jsd")
+    diffusion = config.DiffusionConfig(schedule=jsd, predict="v")
+    heun = config.EvaluationConfig(every=1, samples=2, sampler="heun")
+    with pytest.raises(ValueError, match=r"^evaluation\.sampler=heun cannot"):
+        config.Config(diffusion=diffusion, evaluation=heun)
+
+
+def test_a_run_from_before_there_was_an_evaluation_had_none():
+    stored = config.to_dict(read_config(ROOT / "configs" / "digits.py"))
+    assert config.from_dict(stored).evaluation.every == 500
+    del stored["evaluation"]
+    assert config.from_dict(stored).evaluation == config.EvaluationConfig()
+    assert config.EvaluationConfig().every is None
+
+
 INF, NAN = float("inf"), float("nan")
 # What each number of a config may not be: of its kind, and of its own rule.
 FLOATS = {NAN, INF, -INF, 1e300}
@@ -491,11 +521,18 @@ WRONG = {
         "seed": {-1, 2**32, 2**63},
     },
     config.SampleConfig: {"steps": {0, -1, 1001}, "every": {0}, "num": {0, 2**31}},
+    config.EvaluationConfig: {
+        **{"every": {0, -1, 2**31}, "images": {-1, 2**31}, "levels": {0, -1, 2**31}},
+        **{"samples": {-1, 1, 2**31}, "steps": {0, -1, 1001}},
+    },
 }
 
 
 # What goes with the values above: images of a size that the default network halves.
-BESIDE: dict = {config.DataConfig: {"source": "folder", "path": "images"}}
+BESIDE: dict = {
+    config.DataConfig: {"source": "folder", "path": "images"},
+    config.EvaluationConfig: {"every": 1, "samples": 2},
+}
 IMAGES = config.DataConfig(**BESIDE[config.DataConfig], image_size=32)
 
 
@@ -533,4 +570,4 @@ def test_every_number_of_a_config_has_a_range():
 )
 def test_values_that_no_run_can_have_are_refused_by_name(cls, name, value):
     with pytest.raises(ValueError, match=rf"^\w+\.{name}\b[^\n]*$"):
-        whole(cls(**BESIDE.get(cls, {}), **{name: value}))
+        whole(cls(**{**BESIDE.get(cls, {}), name: value}))

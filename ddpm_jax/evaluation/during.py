@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ddpm_jax import build, processes
+from ddpm_jax import processes
 from ddpm_jax.config import Config
 from ddpm_jax.data import ImageArrays, relabelled
 from ddpm_jax.evaluation.distance import Compared, Distance, drawn, find_compared
 from ddpm_jax.evaluation.held_out import held_out_loss, levels_of, read_held_out
 from ddpm_jax.model import Model
-from ddpm_jax.networks import Network
 
 LOSS = "held_out_loss"
 
@@ -78,23 +77,21 @@ def plan(config: Config) -> Plan:
 
 
 class Evaluator:
-    """Averaged weights -> what was planned to be measured of them."""
+    """A model -> what was planned to be measured of it."""
 
-    def __init__(self, plan: Plan, config: Config, network: Network, source: Any):
+    def __init__(self, plan: Plan, config: Config, source: Any):
         """Measures the training images, if samples are to be compared with them.
 
         Args:
-            config: of the run; labels of the planned images are in its order.
-            network: the run's.
+            config: of the run.
             source: the training images, an `ImageArrays` or an `ImageSource`.
 
         Raises:
             ValueError: as `Distance`.
         """
-        self._plan, self._config, self._network = plan, config, network
-        chain = config.diffusion.schedule
-        self._schedule = build.make_schedule(chain)
-        self._levels = levels_of(chain.num_steps, config.evaluation.levels)
+        self._plan = plan
+        steps = config.diffusion.schedule.num_steps
+        self._levels = levels_of(steps, config.evaluation.levels)
         # As many at a time as an update takes, which the devices have room for.
         train, devices = config.train, jax.local_device_count()
         size = train.batch_size // train.accumulate // jax.process_count()
@@ -105,20 +102,12 @@ class Evaluator:
                 plan.compared, config, source, batch_size=self._batch_size
             )
 
-    def __call__(self, params: Any) -> dict[str, float]:
-        """The numbers by name: held_out_loss, the same at every step, their standard
-        errors, and the distance.
+    def __call__(self, model: Model) -> dict[str, float]:
+        """The numbers by name: held_out_loss, also at every step; errors; the distance.
 
         Args:
-            params: the averaged weights, whole on a device of this process.
+            model: its weights whole on a device of this process.
         """
-        model = Model(
-            params=params,
-            schedule=self._schedule,
-            config=self._config,
-            network=self._network,
-            step=0,
-        )
         found: dict[str, float] = {}
         if self._plan.held_out is not None:
             found |= self._losses(model, self._plan.held_out)
@@ -131,7 +120,7 @@ class Evaluator:
         found = {LOSS: loss.mean, f"{LOSS}_error": loss.mean_error}
         for name, values in ((LOSS, loss.loss), (f"{LOSS}_error", loss.error)):
             by_step = zip(loss.t.tolist(), values.tolist(), strict=True)
-            found |= {f"{name}/t={t}": value for t, value in by_step}
+            found |= {f"{name}/t{t}": value for t, value in by_step}
         return found
 
 

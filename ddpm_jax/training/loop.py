@@ -119,7 +119,10 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
         mesh = parallel.make_mesh(fsdp=train.fsdp)
         by_hand = train.accumulate > 1 and train.fsdp == 1
         runner = parallel.jit_runner(train_step, mesh, abstract_state, by_hand=by_hand)
-    draw = _grid_drawer(config, network)
+    draw, schedule = (
+        _grid_drawer(config),
+        build.make_schedule(config.diffusion.schedule),
+    )
 
     main = processes.is_main()
     if main:
@@ -177,7 +180,7 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
             labelled = dataclasses.replace(config.data, class_names=names)
             config = dataclasses.replace(config, data=labelled)
             plan = plan.in_order(names)
-        evaluate = during.Evaluator(plan, config, network, source)
+        evaluate = during.Evaluator(plan, config, source)
         feed = make_feed(config.data, source)
         data = runner.place_data(feed.resident)
         report = None
@@ -230,19 +233,28 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
             )
             losses.clear()
 
+        def averaged() -> Model:
+            return Model(
+                params=parallel.weights_here(state.ema_params),
+                schedule=schedule,
+                config=config,
+                network=network,
+                step=step,
+            )
+
         def measure() -> Mapping[str, float]:
             check_pending(0)
-            values = evaluate(parallel.weights_here(state.ema_params))
+            values = evaluate(averaged())
             if report is not None:
                 report.measured(step, values, during.shown(values))
             return values
 
         def show() -> None:
             check_pending(0)
-            weights = parallel.weights_here(state.ema_params)
+            model = averaged()
             if report is None:
                 return
-            picture = draw(weights)
+            picture = draw(model)
             path = workdir / "samples" / f"step_{step:07d}.png"
             path.parent.mkdir(exist_ok=True)
             save_png(path, picture, origin={"run": workdir, "step": step})
@@ -374,9 +386,9 @@ def _write_config(config: Config, workdir: pathlib.Path) -> list[str]:
     return said
 
 
-def _grid_drawer(config: Config, network: Network) -> Callable[[Any], np.ndarray]:
-    """From averaged weights to the run's picture: always the same noise and labels."""
-    sample, schedule = config.sample, build.make_schedule(config.diffusion.schedule)
+def _grid_drawer(config: Config) -> Callable[[Model], np.ndarray]:
+    """From a model to the run's picture: always the same noise and labels."""
+    sample = config.sample
     columns = int(np.ceil(np.sqrt(sample.num)))
     how: dict[str, Any] = {"sampler": sample.sampler, "steps": sample.steps}
     # What no grid could be drawn with is refused before the first update.
@@ -385,10 +397,7 @@ def _grid_drawer(config: Config, network: Network) -> Callable[[Any], np.ndarray
     if config.data.num_classes is not None:
         how["label"] = np.arange(sample.num) % columns % config.data.num_classes
 
-    def draw(params: Any) -> np.ndarray:
-        model = Model(
-            params=params, schedule=schedule, config=config, network=network, step=0
-        )
+    def draw(model: Model) -> np.ndarray:
         x = model.sample(0, sample.num, progress=False, **how)
         return grid(to_uint8(x), columns)
 

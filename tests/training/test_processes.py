@@ -122,6 +122,33 @@ def test_many_processes_train_as_one(single, tmp_path, processes, devices, field
     np.testing.assert_allclose(metrics(tmp_path), metrics(single), rtol=2e-4)
 
 
+@pytest.mark.slow
+def test_processes_measure_as_one_and_rank_alike(tmp_path):
+    """Their shares of images and samples are uneven, and one has fewer batches."""
+    found = {}
+    for processes, fields in ((1, {}), (2, {"fsdp": 2})):
+        workdir = tmp_path / str(processes)
+        arguments = ["--config", "configs/smoke.py", "--workdir", workdir]
+        more = {"num-steps": 6, "log-every": 1, "checkpoint-every": 2, **fields}
+        more |= {"keep-best": 1, "keep-latest": 1}
+        arguments += [f"--train.{name}={value}" for name, value in more.items()]
+        told = {"every": 3, "images": 7, "levels": 3, "samples": 20, "steps": 2}
+        arguments += [f"--evaluation.{name}={value}" for name, value in told.items()]
+        outputs = launch([*arguments, "--sample.steps=2"], processes)
+        assert "train.keep_best ranks by digits-FD" in outputs[0]
+        lines = (workdir / "metrics.jsonl").read_text().splitlines()
+        rows = [row for row in map(json.loads, lines) if "digits-FD" in row]
+        assert [row["step"] for row in rows] == [2, 3, 4, 6]
+        found[processes] = rows
+        ranked = {row["step"]: row["digits-FD"] for row in rows if row["step"] != 3}
+        best = min(ranked, key=ranked.__getitem__)
+        assert checkpoints.complete_steps(workdir / "checkpoints") == sorted(
+            {best, 6}, reverse=True
+        )
+    for ours, theirs in zip(found[2], found[1], strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-3)
+
+
 @pytest.mark.parametrize(
     "layouts",
     [

@@ -13,6 +13,7 @@ from ddpm_jax.config import (
     Config,
     DataConfig,
     DiffusionConfig,
+    EvaluationConfig,
     NetworkConfig,
     OptimConfig,
     SampleConfig,
@@ -85,6 +86,9 @@ CONFIG = Config(
         on_nonfinite="skip",
     ),
     sample=SampleConfig(sampler="ddim", steps=3, every=11, num=6),
+    evaluation=EvaluationConfig(
+        every=3, images=21, levels=4, samples=10, sampler="unipc", steps=2
+    ),
 )
 ELSEWHERE = {"network": {"null_label", "own"}, "diffusion": {"clip"}}
 ELSEWHERE |= {"train": {"runner", "fsdp"}}
@@ -103,7 +107,9 @@ def recorded(monkeypatch, module, name):
     return calls
 
 
-@pytest.mark.parametrize("section", ["network", "diffusion", "optim", "train"])
+@pytest.mark.parametrize(
+    "section", ["network", "diffusion", "optim", "train", "evaluation"]
+)
 def test_no_field_has_its_default(section):
     ours = getattr(CONFIG, section)
     for item in dataclasses.fields(ours):
@@ -243,7 +249,7 @@ def test_the_run_hands_on_what_it_is_told(tmp_path, monkeypatch):
         loop.run(CONFIG, tmp_path, network=network)
     assert seen["when"] == (5, 24, 0)
     assert seen["data"].num_classes == 10
-    kept = {"keep_latest": 7, "keep_every": 8, "keep_best": 9}
+    kept = {"keep_latest": 7, "keep_every": 8, "keep_best": 9, "rank_by": "digits-FD"}
     assert any(kept.items() <= call.items() for call in managers)
     assert reports == [
         {"first_step": 0, "num_steps": 60, "batch_size": 24, "log_every": 4}
