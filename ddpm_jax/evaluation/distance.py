@@ -22,6 +22,7 @@ from ddpm_jax.evaluation.frechet import frechet_distance
 from ddpm_jax.evaluation.moments import Moments, covariance, empty, moments_of, pooled
 from ddpm_jax.evaluation.protocols import PROTOCOLS, Protocol, usual
 from ddpm_jax.evaluation.references import dimension
+from ddpm_jax.evaluation.self_test import check_compiler
 from ddpm_jax.model import Model
 
 READ = 256  # training images that are read at a time
@@ -40,9 +41,10 @@ def find_compared(data: DataConfig) -> Compared:
     """The features that suit the images: of the set's classifier, or Inception's.
 
     Raises:
-        ValueError, OSError, ImportError: if they are not on this machine; nothing is
-            downloaded.
+        ValueError, OSError, ImportError: if they are not on this machine (nothing is
+            downloaded), or if its compiler computes wrongly.
     """
+    check_compiler()
     protocol = PROTOCOLS[usual((data.image_size, data.image_size, data.channels))]
     if protocol.network == "inception":
         path = weights.cache() / weights.INCEPTION.name
