@@ -9,6 +9,7 @@ that the devices wait for the host. The host's own work is timed with no device 
 import argparse
 import dataclasses
 import io
+import json
 import pathlib
 import runpy
 import tempfile
