@@ -101,6 +101,7 @@ class UNet(nn.Module):
         t: jax.Array,
         label: jax.Array | None = None,
         train: bool = False,
+        dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
         """Runs the network: (b, h, w, c) -> float32 (b, h, w, out_channels).
 
@@ -110,6 +111,8 @@ class UNet(nn.Module):
             label: integers in 0..n-1, or n for "no label", () or (b,); None is n for
                 every example. A label outside gives NaN.
             train: turns dropout on; it draws from the rng "dropout".
+            dropout_keys: (b,), a key for each example in place of that rng, so that
+                its masks do not depend on the batch that it is in.
 
         Raises:
             ValueError: if a shape or a label does not fit the network, the groups or
@@ -117,7 +120,8 @@ class UNet(nn.Module):
         """
         self._check(x, t)
         widths = self._widths()
-        residual = partial(self._residual, self._embed(x.shape[0], t, label), train)
+        embedding = self._embed(x.shape[0], t, label)
+        residual = partial(self._residual, embedding, train, dropout_keys)
 
         def block(h: jax.Array, width: int, side: str, i: int) -> jax.Array:
             h = residual(h, width, f"{side}_block_{i}")
@@ -186,6 +190,7 @@ class UNet(nn.Module):
         self,
         embedding: jax.Array,
         train: bool,
+        dropout_keys: jax.Array | None,
         h: jax.Array,
         width: int,
         name: str,
@@ -204,7 +209,7 @@ class UNet(nn.Module):
             zero_init=self.zero_init,
             name=name,
         )
-        return block(h, embedding, train)
+        return block(h, embedding, train, dropout_keys)
 
     def _attend(self, h: jax.Array, name: str, norm: bool = True) -> jax.Array:
         cls = nn.remat(AttentionBlock) if self.remat else AttentionBlock

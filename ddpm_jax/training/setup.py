@@ -9,7 +9,7 @@ import jax
 from ddpm_jax import build
 from ddpm_jax.config import Config
 from ddpm_jax.diffusion.noise import threefry_key
-from ddpm_jax.networks import Network
+from ddpm_jax.networks import Network, UNet
 from ddpm_jax.training.state import TrainState, adam, init_state
 from ddpm_jax.training.step import make_train_step
 
@@ -70,6 +70,7 @@ def make_update(
         accumulate=config.train.accumulate,
         unroll=jax.default_backend() == "cpu",
         skip_nonfinite=config.train.on_nonfinite == "skip",
+        batched=isinstance(network, UNet),
     )
 
     def initial_state() -> TrainState:

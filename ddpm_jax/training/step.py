@@ -71,6 +71,7 @@ def make_train_step(
     accumulate: int = 1,
     unroll: int | bool = 1,
     skip_nonfinite: bool = False,
+    batched: bool = False,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns the pure `train_step(state, batch, *, axis_name=None)`, not jitted.
 
@@ -88,6 +89,9 @@ def make_train_step(
         accumulate: micro-batches whose gradients are averaged; must divide the batch.
         unroll: of the loop over them. XLA's CPU backend runs convolutions in a loop
             tens of times slower, so there True is the right value.
+        batched: `apply` takes the whole batch, and the dropout keys of its examples as
+            `dropout_keys`; otherwise it is called with one example at a time, under
+            `vmap`, which is slower.
         skip_nonfinite: leave the weights as they were where the loss or the gradient is
             not finite, and count it in `state.skipped`.
     """
@@ -102,7 +106,12 @@ def make_train_step(
             hidden = jax.vmap(lambda k: jax.random.bernoulli(k, label_dropout))
             label = jnp.where(hidden(keys.label), null_label, label)
         xt = q_sample(schedule, x0, t, noise)
-        output = _apply_each(apply, params, xt, schedule.timesteps[t], label, keys)
+        steps = schedule.timesteps[t]
+        if batched:
+            dropout = {"dropout_keys": keys.dropout}
+            output = apply({"params": params}, xt, steps, label, True, **dropout)
+        else:
+            output = _apply_each(apply, params, xt, steps, label, keys)
         return loss(schedule, x0, xt, t, noise, output)
 
     def micro_step(state: TrainState, batch: Batch):

@@ -12,8 +12,10 @@ from ddpm_jax.networks import time_embedding
 from ddpm_jax.networks.layers import (
     AttentionBlock,
     Downsample,
+    Dropout,
     GroupNorm,
     Upsample,
+    UpsampledConv,
     average_downsample,
     ddpm_init,
     nearest_upsample,
@@ -86,6 +88,50 @@ def test_upsampling_repeats_then_convolves():
     conv = nn.Conv(4, (3, 3)).bind({"params": variables["params"]["conv"]})
     expected = conv(nhwc(GOLDEN["nearest2"]))
     np.testing.assert_allclose(layer.apply(variables, x), expected, atol=1e-6)
+
+
+def test_the_fused_upsampling_is_the_convolution_of_the_large_image():
+    """Also its gradients, on images that are not square, with other channels."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = jax.random.normal(keys[0], (2, 3, 5, 6))
+    fused, conv = UpsampledConv(4), nn.Conv(4, (3, 3))
+    params = fused.init(keys[1], x)["params"]
+    params["bias"] = jax.random.normal(keys[2], (4,))
+    weight = jax.random.normal(keys[3], (2, 6, 10, 4))
+
+    def large(params, x):
+        return conv.apply({"params": params}, nearest_upsample(x))
+
+    def small(params, x):
+        return fused.apply({"params": params}, x)
+
+    def outcome(function):
+        def total(params, x):
+            return jnp.vdot(function(params, x), weight)
+
+        return function(params, x), *jax.grad(total, argnums=(0, 1))(params, x)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+        outcome(small),
+        outcome(large),
+    )
+    assert (
+        fused.clone(dtype=jnp.bfloat16).apply({"params": params}, x).dtype == "bfloat16"
+    )
+
+
+def test_dropout_keeps_the_mean_and_what_it_keeps_is_its_rate():
+    x, keys = jnp.ones((50, 40, 40)), jax.random.split(jax.random.key(0), 50)
+    layer = Dropout(0.3)
+    for out in (
+        layer.apply({}, x, keys),
+        layer.apply({}, x, None, rngs={"dropout": keys[0]}),
+    ):
+        assert abs(np.mean(out == 0) - 0.3) < 5 * np.sqrt(0.21 / x.size)
+        np.testing.assert_allclose(out[out != 0], 1 / 0.7, rtol=1e-6)
+        assert len(np.unique(np.asarray(out).reshape(50, -1), axis=0)) == 50
+    np.testing.assert_array_equal(Dropout(0.0).apply({}, x, keys), x)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])

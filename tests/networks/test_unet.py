@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from ddpm_jax.config import NetworkConfig
 from ddpm_jax.networks import UNet
-from ddpm_jax.networks.layers import ddpm_init
+from ddpm_jax.networks.layers import Dropout, ddpm_init
 
 # As DDPM's, but tiny, and with final kernels large enough to see what comes through.
 NET = UNet(
@@ -43,6 +44,11 @@ def init(net, key):
 def apply(net, params, x, t, label=None, key=None, train=False):
     rngs = None if key is None else {"dropout": key}
     return net.apply({"params": params}, x, t, label, train=train, rngs=rngs)
+
+
+@partial(jax.jit, static_argnums=0)
+def train(net, params, x, t, label, keys):
+    return net.apply({"params": params}, x, t, label, train=True, dropout_keys=keys)
 
 
 @pytest.mark.parametrize("bad", [-1, -4, 4, 1000])
@@ -94,28 +100,38 @@ def test_without_a_row_for_it_there_is_no_null_label(params):
 
 
 def test_a_batch_is_its_examples(params):
-    """Also one by one under vmap, where each example owns its dropout key."""
+    """Also in training, where each example owns its dropout key."""
     keys = jax.random.split(jax.random.key(2), 4)
-
-    def one(x, t, label, key, train):
-        rngs = {"dropout": key}
-        variables = {"params": params}
-        out = NET.apply(
-            variables, x[None], t[None], label[None], train=train, rngs=rngs
-        )
-        return out[0]
-
-    evaluate = jax.jit(jax.vmap(partial(one, train=False)))
+    whole, order = apply(NET, params, X, T, LABEL), jnp.array([2, 0, 3, 1])
     np.testing.assert_allclose(
-        evaluate(X, T, LABEL, keys), apply(NET, params, X, T, LABEL), atol=1e-5
+        apply(NET, params, X[order], T[order], LABEL[order]), whole[order], atol=1e-5
     )
-    train = jax.jit(jax.vmap(partial(one, train=True)))
-    order = jnp.array([2, 0, 3, 1])
+    whole = train(NET, params, X, T, LABEL, keys)
     np.testing.assert_allclose(
-        train(X[order], T[order], LABEL[order], keys[order]),
-        train(X, T, LABEL, keys)[order],
+        train(NET, params, X[order], T[order], LABEL[order], keys[order]),
+        whole[order],
         atol=1e-5,
     )
+    np.testing.assert_allclose(
+        train(NET, params, X[1:3], T[1:3], LABEL[1:3], keys[1:3]), whole[1:3], atol=1e-5
+    )
+    other = train(NET, params, X, T, LABEL, jax.random.split(jax.random.key(3), 4))
+    assert (jnp.abs(other - whole).max(axis=(1, 2, 3)) > 1e-2).all()
+    again = train(NET.clone(remat=True), params, X, T, LABEL, keys)
+    np.testing.assert_allclose(again, whole, atol=1e-5)
+
+
+def test_layers_drop_apart_from_each_other():
+    """One key for all layers, and yet a mask of its own for each."""
+
+    class Two(nn.Module):
+        @nn.compact
+        def __call__(self, x, keys):
+            return [Dropout(0.5, name=name)(x, keys) == 0 for name in ("one", "two")]
+
+    x, keys = jnp.ones((8, 20, 20)), jax.random.split(jax.random.key(0), 8)
+    first, second = Two().apply({}, x, keys)
+    assert abs(np.mean(first == second) - 0.5) < 5 * 0.5 / np.sqrt(x.size)
 
 
 def test_dropout_acts_in_training_only(params):

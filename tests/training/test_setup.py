@@ -137,6 +137,7 @@ def test_the_update_is_what_the_config_says(monkeypatch):
         "accumulate": 3,
         "unroll": jax.default_backend() == "cpu",
         "skip_nonfinite": True,
+        "batched": True,  # as the U-Net can
     }
     assert {name: told[name] for name in expected} == expected
     others = {"apply", "schedule", "tx", "loss", "step_sampler"}
