@@ -178,6 +178,28 @@ def test_the_first_images_of_the_test_split_are_held_out():
     assert len(read_held_out(DataConfig(), 512)[0]) == 299
 
 
+def test_of_a_large_set_no_more_images_are_read(monkeypatch):
+    whole, read = images(50), []
+
+    class Source:
+        name, label_names, image_shape = "set/test", whole.label_names, (4, 4, 1)
+
+        def __len__(self):
+            return 50
+
+        def __getitem__(self, index):
+            read.append(index)
+            return whole[index]
+
+    opened = []
+    monkeypatch.setattr(build, "open_images", lambda *a: opened.append(a) or Source())
+    config = DataConfig(source="tfds", name="set", test_split="dev", num_classes=3)
+    found, _ = read_held_out(config, 6)
+    assert opened == [(config, "dev")] and read == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(found.images, whole.images[:6])
+    np.testing.assert_array_equal(found.labels, whole.labels[:6])
+
+
 @pytest.mark.parametrize(
     ("config", "line"),
     [
