@@ -336,7 +336,7 @@ def test_heun_is_charged_for_both_calls_and_no_chain_is_overlong(subject, monkey
 
 def test_steps_of_a_set_without_a_classifier_are_one_clear_line(subject, monkeypatch):
     monkeypatch.setattr(steps.classifier, "SHIPPED", {})
-    monkeypatch.setenv("XDG_CACHE_HOME", "nowhere")
+    monkeypatch.setenv("DDPM_JAX_CACHE", "nowhere")
     with pytest.raises(ValueError, match="no classifier of digits yet"):
         steps.draw(subject)
 

@@ -82,10 +82,10 @@ def test_what_is_worse_is_judged_worse(features):
 
 
 def test_the_command_trains_and_keeps_one(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("DDPM_JAX_CACHE", str(tmp_path))
     data = DataConfig(num_classes=10)
     path = command.main(command.Options(data=data, num_steps=150))
-    assert path == tmp_path / "ddpm_jax" / "classifiers" / "digits.npz"
+    assert path == tmp_path / "classifiers" / "digits.npz"
     network, facts = classifier.load(path)
     assert facts.accuracy > 0.8
     told = f"{facts.accuracy:.2%} of 299 held-out images told"
@@ -116,7 +116,7 @@ def test_a_set_without_a_test_split_keeps_every_tenth_image(monkeypatch):
 
 
 def test_what_is_no_classifier_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("DDPM_JAX_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no classifier of fashion_mnist yet"):
         classifier.find("fashion_mnist")
     path = tmp_path / "other.npz"

@@ -164,7 +164,7 @@ def test_it_is_named_after_what_compares(monkeypatch, tmp_path):
 def test_where_there_is_no_classifier_the_command_that_makes_it_is_named(
     monkeypatch, tmp_path
 ):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("DDPM_JAX_CACHE", str(tmp_path))
     data = DataConfig(
         source="tfds", name="fashion_mnist", image_size=28, num_classes=10, resize=True
     )

@@ -32,7 +32,7 @@ class Options:
 
     workdir: Path | None = None  # a run of the data; None = as --data.* says
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    out: Path | None = None  # the file; None = in ~/.cache/ddpm_jax/classifiers
+    out: Path | None = None  # the file; None = among the downloaded weights
     num_steps: int = 2000
     batch_size: int = 128
     seed: int = 0

@@ -9,7 +9,6 @@ digits is "digits-FD", never "FID". `python -m` this trains one.
 import hashlib
 import json
 import math
-import os
 import pathlib
 from importlib import resources
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ import optax
 from ddpm_jax.config import DataConfig
 from ddpm_jax.data import ImageArrays, to_float
 from ddpm_jax.evaluation.features import FeatureNetwork
+from ddpm_jax.evaluation.weights import cache
 from ddpm_jax.files import named_errors, whole_file
 from ddpm_jax.interop.npz_files import read_npz
 from ddpm_jax.progress import Progress
@@ -210,8 +210,7 @@ def find(data: str) -> tuple[FeatureNetwork, Facts]:
 
 def kept_at(data: str) -> pathlib.Path:
     """Where the classifier of a data set lies that was trained here."""
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(home) / "ddpm_jax" / "classifiers" / f"{data}.npz"
+    return cache() / "classifiers" / f"{data}.npz"
 
 
 def data_name(config: DataConfig) -> str:
