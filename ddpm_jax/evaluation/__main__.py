@@ -58,6 +58,7 @@ class Options:
     """
 
     workdir: Path | None = None  # a run, or a folder of weights: samples are drawn
+    step: int | None = None  # which of its checkpoints; None = the newest
     images: Path | None = None  # or images that are there: a folder, or an .npz
     # A split of the run's data, a folder, an .npz of images, or a file of statistics
     # (.npz, .pkl); None = what the run was trained on
@@ -90,8 +91,9 @@ class Options:
             raise ValueError(
                 f"--workdir or --images says what is measured, one of them; got {got}"
             )
-        if self.likelihood and self.workdir is None:
-            raise ValueError("--likelihood is a model's: it needs --workdir")
+        for name in ("likelihood", "step"):
+            if getattr(self, name) and self.workdir is None:
+                raise ValueError(f"--{name} is a model's: it needs --workdir")
         if self.images is not None and self.reference is None:
             raise ValueError("--images needs --reference to be measured against")
         if self.published is not None and not self.published > 0:
@@ -197,7 +199,10 @@ def _model(options: Options) -> Model | None:
     if options.workdir is None:
         return None
     return loading.load(
-        options.workdir, weights=options.draw.weights, agree=processes.agree
+        options.workdir,
+        step=options.step,
+        weights=options.draw.weights,
+        agree=processes.agree,
     ).over_local_devices()
 
 

@@ -29,9 +29,11 @@ HOW = {"size": 8, "classes": 10, "predict": "v"}
 def model(monkeypatch):
     """Toy models, "ema" and "raw", in place of a run's."""
     models = {name: toy_model(i, **HOW) for i, name in enumerate(("ema", "raw"))}
-    monkeypatch.setattr(
-        command.loading, "load", lambda path, *, weights, agree: models[weights]
-    )
+
+    def load(path, *, step, weights, agree):
+        return dataclasses.replace(models[weights], step=step or 7)
+
+    monkeypatch.setattr(command.loading, "load", load)
     return models
 
 
@@ -60,7 +62,8 @@ def distance(images, real):
 def test_the_figures_are_those_of_the_samples_that_python_draws(model, tmp_path):
     how = {"sampler": "ddim", "steps": 3, "guidance": 1.5, "seed": 4}
     draw = {**how, "weights": "raw", "spacing": "trailing"}
-    rows = evaluate(tmp_path, seeds=2, metrics=("fd", "memorisation"), draw=draw)
+    metrics = ("fd", "memorisation")
+    rows = evaluate(tmp_path, seeds=2, step=5, metrics=metrics, draw=draw)
     found = {row.name: row for row in rows}
     train = load_digits("train").images
     expected = []
@@ -83,6 +86,7 @@ def test_the_figures_are_those_of_the_samples_that_python_draws(model, tmp_path)
     assert written["metrics"]["fd"]["shown"] == "digits-FD"
     samples = written["samples"]
     assert samples["seeds"] == [4, 5] and samples["n"] == 60
+    assert samples["trained steps"] == 5
     assert samples["per class"] == {str(i): 6 for i in range(10)}
     assert {name: samples[name] for name in draw if name != "seed"} == {
         name: value for name, value in draw.items() if name != "seed"
@@ -242,6 +246,7 @@ def test_openais_protocol_walks_from_files_to_five_numbers(
         ({"workdir": ".", "images": "."}, "one of them; got both"),
         ({"images": "."}, "--images needs --reference"),
         ({"images": ".", "reference": ".", "likelihood": True}, "it needs --workdir"),
+        ({"images": ".", "reference": ".", "step": 5}, "--step is a model's"),
         ({"workdir": ".", "published": 0.0}, "--published must be above 0; got 0"),
         ({"workdir": ".", "seeds": 0}, "--seeds must be at least 1; got 0"),
     ],
