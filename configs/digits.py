@@ -37,5 +37,5 @@ def get_config() -> Config:
             num_steps=2000, batch_size=64, log_every=50, checkpoint_every=500
         ),
         sample=SampleConfig(sampler="ddim", steps=50, every=500, num=100),
-        evaluation=EvaluationConfig(every=500, images=128),
+        evaluation=EvaluationConfig(every=500, images=64),
     )
