@@ -20,6 +20,7 @@ import numpy as np
 from measure import write
 
 import ddpm_jax
+from ddpm_jax.config import DataConfig
 from ddpm_jax.data import load_digits
 from ddpm_jax.evaluation.classifier import network as classifier
 from ddpm_jax.evaluation.features import collect, extract
@@ -80,7 +81,7 @@ def rows(
 
 def guided(model: Model, num: int) -> dict[str, float]:
     """The share of guided samples, and of real digits, judged as their label."""
-    network, facts = classifier.find("digits")
+    network, facts = classifier.find(DataConfig())
     images = draw(model, 0, num, sampler="ddim", steps=50, guidance=2.0)
     logits = collect(extract(network, images, taps=["logits"]))["logits"]
     right = float(np.mean(logits.argmax(-1) == np.arange(num) % 10))
@@ -113,7 +114,7 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "quality.json")
     options = parser.parse_args()
 
-    network, _ = classifier.find("digits")
+    network, _ = classifier.find(DataConfig())
     protocol = PROTOCOLS["classifier"]
     train, test = load_digits("train").images, load_digits("test").images
 

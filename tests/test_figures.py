@@ -11,6 +11,7 @@ from PIL import Image
 from toy import toy_model
 
 from ddpm_jax import build
+from ddpm_jax.config import DataConfig
 from ddpm_jax.data import load_digits, to_float
 from ddpm_jax.diffusion import editing
 from ddpm_jax.diffusion.noise import draw_noise, fold_in
@@ -232,7 +233,7 @@ def test_a_line_of_steps_is_the_distance_at_its_price(subject, tmp_path, monkeyp
     lines = {line.get_label(): line for line in figure.axes[0].lines[:5]}
     assert list(lines) == list(steps.NAMES.values())
     assert set(steps.NAMES) == set(build.SAMPLERS)
-    network, _ = classifier.find("digits")
+    network, _ = classifier.find(DataConfig())
 
     def gaussian(images):
         rows = collect(extract(network, images))["features"].astype(float)

@@ -25,13 +25,14 @@ import tyro
 from ddpm_jax import build, drawing, loading, processes
 from ddpm_jax.checks import check_count, check_options
 from ddpm_jax.command import Path, one_line_errors, parse, prepare_jax
+from ddpm_jax.data import ImageArrays
 from ddpm_jax.evaluation import networks, references, report, self_test
-from ddpm_jax.evaluation.classifier.network import data_name
 from ddpm_jax.evaluation.generated import Given, Samples
 from ddpm_jax.evaluation.image_sets import open_set
 from ddpm_jax.evaluation.likelihood import bound
-from ddpm_jax.evaluation.measure import Value, measure, observe
+from ddpm_jax.evaluation.measure import Value, check_possible, measure, observe
 from ddpm_jax.evaluation.protocols import PROTOCOLS, Protocol, usual
+from ddpm_jax.evaluation.statistics import check_suffix
 from ddpm_jax.model import Model
 from ddpm_jax.ownership import claimed
 from ddpm_jax.streams import outlive_readers
@@ -63,19 +64,21 @@ class Options:
     # A split of the run's data, a folder, an .npz of images, or a file of statistics
     # (.npz, .pkl); None = what the run was trained on
     reference: str | None = None
-    reference_flip: bool = False  # also the mirror image of every one of a split
+    reference_flip: bool = False  # also the mirror image of every one
     # How it is measured; None = openai, or classifier where Inception sees nothing
     protocol: ProtocolName | None = None
     metrics: tuple[str, ...] | None = None  # None = the protocol's, and more
     # The feature network's weights, or a classifier's file; None = the published ones
-    # (in the cache, or downloaded), or the data set's classifier
+    # (in the cache, or downloaded), or the classifier of the run's data set
     features: Path | None = None
     draw: Annotated[Draw, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=Draw
     )
     seeds: int = 3  # sets of samples, of --seed and the seeds after it
+    keep_samples: bool = False  # so that a next evaluation of the same draws none
     likelihood: bool = False  # also bits per dimension of the run's test split
-    published: float | None = None  # compare the first metric with this figure
+    # A paper's figure of the Frechet distance (or the first of --metrics), to compare
+    published: float | None = None
     save_reference: Path | None = None  # also write the reference's statistics
     out: Path | None = None  # where; None = WORKDIR/evaluation, or beside the images
     self_test: bool = False  # nothing but known statistics in, known values out
@@ -91,13 +94,28 @@ class Options:
             raise ValueError(
                 f"--workdir or --images says what is measured, one of them; got {got}"
             )
-        for name in ("likelihood", "step"):
-            if getattr(self, name) and self.workdir is None:
-                raise ValueError(f"--{name} is a model's: it needs --workdir")
-        if self.images is not None and self.reference is None:
-            raise ValueError("--images needs --reference to be measured against")
+        if self.images is not None:
+            self._check_images()
+        if self.save_reference is not None:
+            check_suffix(self.save_reference)
         if self.published is not None and not self.published > 0:
             raise ValueError(f"--published must be above 0; got {self.published}")
+
+    def _check_images(self) -> None:
+        """Holds that nothing is told of how images were drawn that are there."""
+        if self.reference is None:
+            raise ValueError("--images needs --reference to be measured against")
+        usual, draw = Options(self_test=True), Draw(num=self.draw.num)
+        names = ("step", "seeds", "likelihood", "keep_samples")
+        told = [name for name in names if getattr(self, name) != getattr(usual, name)]
+        told += [
+            item.name
+            for item in dataclasses.fields(draw)
+            if getattr(self.draw, item.name) != getattr(draw, item.name)
+        ]
+        if told:
+            option = told[0].replace("_", "-")
+            raise ValueError(f"--{option} is of samples that are drawn: --workdir")
 
 
 def main(options: Options) -> list[report.Row]:
@@ -143,53 +161,70 @@ def _test_itself() -> None:
 
 def _evaluate(options: Options, out: pathlib.Path) -> list[report.Row]:
     began = time.perf_counter()
+    # What is measured, by which protocol, against what.
     model = _model(options)
     data = None if model is None else model.config.data
-    real = references.find(options.reference, data, flip=options.reference_flip)
     subject, protocol = _subject(options, model, out)
     names = options.metrics or (*protocol.metrics, *protocol.extra)
     optional = () if options.metrics else protocol.extra
-    set_name = "" if data is None else data_name(data)
-    network, distance = networks.load(protocol, options.features, set_name)
+    network, distance = networks.load(protocol, options.features, data)
+    real = references.find(
+        options.reference,
+        data,
+        flip=options.reference_flip,
+        held_out="memorisation" in names,
+    )
     known = references.observe_real(network, real, protocol, names, subject.image_shape)
+    check_possible(known.measured, protocol, names, optional=optional)
+    unseen = _unseen(options, model)
     if options.save_reference is not None and processes.is_main():
-        references.keep(options.save_reference, known, protocol)
+        references.keep(options.save_reference, known, protocol, network)
 
+    # The samples, set by set; nothing of one is held while the next is drawn.
     values: dict[str, list[Value]] = {}
     missing: dict[str, str] = {}
+    dimension = 0
     for images in subject.sets():
         observed = observe(network, images, protocol, names, reference=False)
+        dimension = max((len(x.mean) for x in observed.gaussians.values()), default=0)
         found, missing = measure(
             observed, known.measured, protocol, names, optional=optional
         )
+        del observed
         for name, value in found.items():
             values.setdefault(name, []).append(value)
-    if options.likelihood and model is not None:
-        values[report.BITS] = [_likelihood(options, model)]
+    bits: dict[str, Any] = {}
+    if model is not None and unseen is not None:
+        values[report.BITS] = [_likelihood(options, model, unseen)]
+        bits = {"likelihood of": {"set": unseen.name, "n": len(unseen)}}
 
+    # What is said of it.
     rows = [
         report.summarise(name, report.shown(name, distance), found)
         for name, found in values.items()
     ]
-    dimension = max((len(x.mean) for x in observed.gaussians.values()), default=0)
-    notes = report.notes(protocol, rows, subject.num, dimension, network)
+    counts = {"samples": subject.num, "reference images": known.facts.get("n")}
+    notes = report.notes(protocol, rows, counts, dimension, network)
     notes += [f"{name} is not measured: {why}" for name, why in missing.items()]
     if options.published is not None:
-        notes.append(report.comparison(rows[0], options.published))
+        row = report.compared(rows, first=options.metrics is not None)
+        notes.append(report.comparison(row, options.published))
     record = {
         "metrics": {row.name: row._asdict() for row in rows},
         "protocol": protocol.facts(),
         "network": report.network_facts(network),
         "reference": known.facts,
         "samples": subject.facts(),
-        "notes": notes,
-        **report.environment(),
-        "seconds": time.perf_counter() - began,
+        **bits,
     }
+    path = out / f"{_file_name(options, protocol, model)}_{report.digest(record)}.json"
+    record |= {"notes": notes, **report.environment()}
+    record["seconds"] = time.perf_counter() - began
+    processes.barrier("measured")  # others may still read the samples
     if processes.is_main():
-        path = out / f"{_file_name(options, protocol, model)}.json"
         report.write(path, record)
-        subject.remove()
+        if not options.keep_samples:
+            subject.remove()
         print(report.page(record, rows, notes))
         print(f"written to {path}", flush=True)
     return rows
@@ -220,22 +255,38 @@ def _subject(
     return Samples(model, draw, options.seeds, folder, protocol.rounding), protocol
 
 
-def _likelihood(options: Options, model: Model) -> Value:
-    """Bits per dimension of the test split, with their standard error."""
+def _unseen(options: Options, model: Model | None) -> ImageArrays | None:
+    """The test split, if its likelihood is wanted.
+
+    Raises:
+        ValueError, OSError, ImportError: if there is none.
+    """
+    if not options.likelihood or model is None:
+        return None
     data = model.config.data
-    split = data.split if data.source == "folder" else data.test_split
-    images = build.load_images(data, split)
+    if data.source == "folder":
+        raise ValueError(
+            "--likelihood is that of a test split, and a folder has none; python -m "
+            "ddpm_jax.evaluation.likelihood measures the images that were trained on"
+        )
+    return processes.main_first(
+        "test", lambda: build.load_images(data, data.test_split)
+    )
+
+
+def _likelihood(options: Options, model: Model, unseen: ImageArrays) -> Value:
+    """Bits per dimension, with their standard error."""
     key = jax.random.key(options.draw.seed)
-    terms = bound.evaluate(key, model, model.schedule, images)
-    found = bound.summary(terms)
+    found = bound.summary(bound.evaluate(key, model, model.schedule, unseen))
     return Value(found["bits_per_dim"], found["standard_error"])
 
 
 def _file_name(options: Options, protocol: Protocol, model: Model | None) -> str:
-    """One for each way of drawing, so that none takes another's place."""
+    """What a person looks for; `report.digest` tells one from another."""
     if model is None:
         assert options.images is not None
-        return f"{protocol.name}_{options.images.stem}"
+        images = options.images.resolve()
+        return f"{protocol.name}_{images.stem if images.is_file() else images.name}"
     draw = options.draw
     parts = [protocol.name, draw.sampler, f"{draw.steps or 'all'}_steps"]
     parts += [f"{name}_{x}" for name, x in _unusual(draw)]

@@ -53,7 +53,7 @@ def find_compared(data: DataConfig) -> Compared:
                 f"evaluation.samples needs Inception's weights, and there is no {path};"
                 f" put {weights.INCEPTION.url} there"
             )
-        network, name = networks.load(protocol, path, "")
+        network, name = networks.load(protocol, path, None)
         return Compared(network, protocol, name)
     if data.source == "given":
         raise ValueError(
@@ -61,25 +61,13 @@ def find_compared(data: DataConfig) -> Compared:
             "Python gives have none"
         )
     try:
-        network, facts = classifier.find(classifier.data_name(data))
+        network, facts = classifier.find(data)
     except FileNotFoundError:
         raise FileNotFoundError(
             "evaluation.samples needs a classifier of the data set; make it once with "
-            f"python -m ddpm_jax.evaluation.classifier {_flags(data)}"
+            f"python -m ddpm_jax.evaluation.classifier {classifier.flags(data)}"
         ) from None
     return Compared(network, protocol, f"{facts.data}-FD")
-
-
-def _flags(data: DataConfig) -> str:
-    """The options of a command that name the same labelled images."""
-    names = ("source", "name", "path", "split", "test_split", "image_size", "channels")
-    told = [
-        f"--data.{name.replace('_', '-')} {getattr(data, name)}"
-        for name in names
-        if getattr(data, name) != getattr(DataConfig, name)
-    ]
-    told.append(f"--data.num-classes {data.num_classes or 'N'}")
-    return " ".join([*told, *["--data.resize"] * data.resize])
 
 
 def drawn(config: Config) -> tuple[str, int | None]:

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,7 +27,7 @@ class Given:
 
     def facts(self) -> dict[str, Any]:
         """What a protocol records of the images."""
-        return {"n": self.num, **self._images.facts}
+        return {"n": self.num, **self._images.facts, "pixels": "as given"}
 
     def sets(self) -> Iterator[ImageSet]:
         """Yields the images."""
@@ -73,14 +75,15 @@ class Samples:
 
     def facts(self) -> dict[str, Any]:
         """What a protocol records of the samples."""
-        labels, config = self._draw.labels(0, self.num), self._model.config
+        labels = self._draw.labels(0, self.num)
         own = {"n": self.num, "seeds": list(self.seeds)}
         own |= {k: x for k, x in self.origin.items() if k not in ("seed", "label")}
         if labels is not None:
             counts = zip(*np.unique(labels, return_counts=True), strict=True)
             own["per class"] = {str(name): int(count) for name, count in counts}
-        own["clip"] = dataclasses.asdict(config.diffusion.clip)
-        return own | {"ema decay": config.optim.ema_decay}
+        own["pixels"] = self._to_pixels.__name__
+        clip = self._model.config.diffusion.clip
+        return own | {"clip": dataclasses.asdict(clip)}
 
     def sets(self) -> Iterator[ImageSet]:
         """Draws one seed after the other; yields its images."""
@@ -90,12 +93,12 @@ class Samples:
     def _draw_set(self, number: int, seed: int) -> ImageSet:
         draw = dataclasses.replace(self._draw, seed=seed)
         walk, steps, origin = drawing.walk_of(self._model, draw)
-        how = {
-            "num": draw.num,
-            "batch": draw.batch_size,
-            "pixels": self._to_pixels.__name__,
-        }
-        parts = Parts(self._folder / f"seed_{seed}", origin | how)
+        origin |= {"num": draw.num, "batch": draw.batch_size}
+        origin["pixels"] = self._to_pixels.__name__
+        # What was drawn in another way, and is not finished, stays as it is.
+        text = json.dumps(origin, sort_keys=True, default=str).encode()
+        name = f"seed_{seed}_{hashlib.sha256(text).hexdigest()[:8]}"
+        parts = Parts(self._folder / name, origin)
         self._parts.append(parts)
         shown = Progress(
             steps * draw.batches,

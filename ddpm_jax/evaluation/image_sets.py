@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax.data import ImageArrays
+from ddpm_jax.data import ImageArrays, ImageSource
 from ddpm_jax.data.listing import list_images
 from ddpm_jax.data.pixels import MODES, decode
 from ddpm_jax.files import named_errors
@@ -51,12 +51,34 @@ def of_array(images: np.ndarray, name: str, facts: dict[str, Any]) -> ImageSet:
     return ImageSet(name, len(images), shape, batches, facts)
 
 
-def of_arrays(data: ImageArrays, num: int | None = None, *, flip: bool = False):
-    """A split of a data set; with `flip`, every image and its mirror image."""
-    images = data.images[:num]
-    if flip:
-        images = np.concatenate([images, images[:, :, ::-1]])
-    return of_array(images, data.name, {"set": data.name, "flip": flip})
+def of_source(source: ImageArrays | ImageSource) -> ImageSet:
+    """A split of a data set, in memory or read as it is wanted.
+
+    Raises:
+        ValueError: as `of_array`.
+    """
+    facts = {"set": source.name}
+    if isinstance(source, ImageArrays):
+        return of_array(source.images, source.name, facts)
+    _check_count(source.name, len(source))
+
+    def batches() -> Iterator[np.ndarray]:
+        for i in range(0, len(source), BATCH):
+            numbers = range(i, min(i + BATCH, len(source)))
+            yield np.stack([source[number]["image"] for number in numbers])
+
+    return ImageSet(source.name, len(source), source.image_shape, batches, facts)
+
+
+def flipped(images: ImageSet) -> ImageSet:
+    """The images, and the mirror image of each."""
+
+    def batches() -> Iterator[np.ndarray]:
+        for batch in images.batches():
+            yield np.concatenate([batch, batch[:, :, ::-1]])
+
+    facts = {**images.facts, "flip": True}
+    return dataclasses.replace(images, num=2 * images.num, batches=batches, facts=facts)
 
 
 def open_set(path: pathlib.Path | str, num: int | None = None) -> ImageSet:

@@ -11,14 +11,18 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_jax.evaluation.features import FeatureNetwork, Features, extract
-from ddpm_jax.evaluation.frechet import frechet_distance, frechet_infinity
+from ddpm_jax.evaluation.frechet import (
+    frechet_distance,
+    frechet_error,
+    frechet_infinity,
+)
 from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.inception_score import chunked, inception_score
 from ddpm_jax.evaluation.kernel import kernel_distance_subsets
 from ddpm_jax.evaluation.moments import Moments, covariance, merge, moments
 from ddpm_jax.evaluation.neighbours import (
     density_coverage,
-    memorisation,
+    memorisation_in,
     precision_recall,
 )
 from ddpm_jax.evaluation.protocols import Protocol, Taps
@@ -26,6 +30,7 @@ from ddpm_jax.evaluation.sliced import mind
 
 ROWS = 1024  # features whose moments are taken at a time
 MEMORISED = 2000  # samples, at most, whose nearest training image is looked for
+SHUFFLE = 2020  # of images before they are split; torch-fidelity's
 KID_SIZE, KID_SUBSETS = 1000, 100
 NEAREST = 5  # of density and coverage
 
@@ -45,7 +50,11 @@ class Measured:
     gaussians: Mapping[str, Gaussian]
     features: Mapping[str, np.ndarray]  # only of taps that a metric needs whole
     images: ImageSet | None = None  # themselves
-    held_out: ImageSet | None = None  # of a reference: of the same set, not trained on
+    # Of a reference: whether the model was trained on it; images of the same set that
+    # it was not trained on; whether its images were chosen, and none is to be left out.
+    trained: bool = False
+    held_out: ImageSet | None = None
+    chosen: bool = False
 
 
 class Value(NamedTuple):
@@ -74,32 +83,44 @@ def _frechet(tap: Callable[[Taps], str]):
     def compute(samples: Measured, reference: Measured, protocol: Protocol):
         name = tap(protocol.taps)
         ours, theirs = samples.gaussians[name], reference.gaussians[name]
-        return [Value(frechet_distance(*ours, *theirs))]
+        error = math.nan
+        if name in samples.features:
+            error = frechet_error(samples.features[name], *theirs)
+        return [Value(frechet_distance(*ours, *theirs), error)]
 
     return compute
 
 
 def _memorised(samples: Measured, reference: Measured, protocol: Protocol):
     ours, train, held_out = samples.images, reference.images, reference.held_out
-    if ours is None or train is None:
-        raise ValueError("memorisation needs training images, not their statistics")
+    assert ours is not None and train is not None
     if ours.image_shape != train.image_shape:
         raise ValueError(
             "memorisation needs samples of the size of the training images; got "
             f"{ours.image_shape} and {train.image_shape}"
         )
-    others = None if held_out is None else _pixels(held_out, MEMORISED)
-    return [Value(memorisation(_pixels(ours, MEMORISED), _pixels(train), others))]
+    others = train if held_out is None else held_out
+    ratio = memorisation_in(
+        _first_pixels(ours),
+        lambda: map(_pixels, train.batches()),
+        _first_pixels(others),
+        trained=held_out is None,
+    )
+    return [Value(ratio)]
 
 
-def _pixels(images: ImageSet, most: int | None = None) -> np.ndarray:
-    """The first images as rows in [-1, 1]."""
+def _first_pixels(images: ImageSet) -> np.ndarray:
     rows: list[np.ndarray] = []
     for batch in images.batches():
-        rows.append(batch.reshape(len(batch), -1).astype(np.float32) / 127.5 - 1)
-        if most is not None and sum(map(len, rows)) >= most:
+        rows.append(_pixels(batch))
+        if sum(map(len, rows)) >= MEMORISED:
             break
-    return np.concatenate(rows)[:most]
+    return np.concatenate(rows)[:MEMORISED]
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    """Images as rows in [-1, 1]."""
+    return images.reshape(len(images), -1).astype(np.float32) / 127.5 - 1
 
 
 def _infinity(samples: Measured, reference: Measured, protocol: Protocol):
@@ -112,13 +133,22 @@ def _inception_score(samples: Measured, reference: Measured, protocol: Protocol)
     logits = samples.features[protocol.taps.logits]
     if protocol.chunks is not None:
         return [Value(chunked(logits, protocol.chunks))]
-    return [Value(*inception_score(logits))]
+    return [Value(*inception_score(logits, seed=SHUFFLE))]
 
 
-def _of_features(function: Callable[[np.ndarray, np.ndarray, Protocol], Sequence]):
+def _of_features(
+    function: Callable[[np.ndarray, np.ndarray, Protocol], Sequence], *, some: bool
+):
+    """Of the features of samples and reference; of some of these as protocols say."""
+
     def compute(samples: Measured, reference: Measured, protocol: Protocol):
         tap = protocol.taps.pooled
-        found = function(samples.features[tap], reference.features[tap], protocol)
+        theirs, most = reference.features[tap], protocol.references
+        if some and most is not None and len(theirs) > most and not reference.chosen:
+            # The first of a folder would be those of a few classes.
+            theirs = theirs[np.random.default_rng(SHUFFLE).permutation(len(theirs))]
+            theirs = theirs[:most]
+        found = function(samples.features[tap], theirs, protocol)
         return [Value(x) if isinstance(x, float) else x for x in found]
 
     return compute
@@ -131,13 +161,11 @@ def _kid(samples: np.ndarray, reference: np.ndarray, protocol: Protocol):
 
 
 def _precision(samples: np.ndarray, reference: np.ndarray, protocol: Protocol):
-    some = reference[: protocol.references]
-    return precision_recall(samples, some, neighbours=protocol.neighbours)
+    return precision_recall(samples, reference, neighbours=protocol.neighbours)
 
 
 def _density(samples: np.ndarray, reference: np.ndarray, protocol: Protocol):
-    some = reference[: protocol.references]
-    return density_coverage(samples, some, neighbours=NEAREST)
+    return density_coverage(samples, reference, neighbours=NEAREST)
 
 
 def _mind(samples: np.ndarray, reference: np.ndarray, protocol: Protocol):
@@ -162,13 +190,15 @@ METRICS = (
         whole_reference=False,
         reference=False,
     ),
-    Metric(("kid",), _of_features(_kid), _pooled),
-    Metric(("precision", "recall"), _of_features(_precision), _pooled),
-    Metric(("density", "coverage"), _of_features(_density), _pooled),
-    Metric(("mind",), _of_features(_mind), _pooled),
+    Metric(("kid",), _of_features(_kid, some=False), _pooled),
+    Metric(("precision", "recall"), _of_features(_precision, some=True), _pooled),
+    Metric(("density", "coverage"), _of_features(_density, some=True), _pooled),
+    Metric(("mind",), _of_features(_mind, some=False), _pooled),
     Metric(("memorisation",), _memorised, None),
 )
-HIGHER = {"is", "precision", "recall", "density", "coverage"}  # is better
+# What is better: lower where nothing is said here.
+BETTER = dict.fromkeys(("is", "precision", "recall", "coverage"), "higher")
+BETTER |= dict.fromkeys(("density", "memorisation"), "near 1")
 
 
 def chosen(names: Iterable[str]) -> list[Metric]:
@@ -220,9 +250,37 @@ def measure(
     return {name: found[name] for name in names if name in found}, missing
 
 
+def check_possible(
+    reference: Measured,
+    protocol: Protocol,
+    names: Sequence[str],
+    *,
+    optional: Collection[str] = (),
+) -> None:
+    """Holds that metrics can be told from a reference, before samples are drawn.
+
+    Args: as `measure`.
+
+    Raises:
+        ValueError: if one that is not optional cannot.
+    """
+    for metric in chosen(names):
+        if not set(metric.names) & set(names) <= set(optional):
+            _check_held(metric, reference, protocol)
+
+
 def _check_held(metric: Metric, reference: Measured, protocol: Protocol) -> None:
     if metric.tap is None:
+        if reference.images is None or not reference.trained:
+            raise ValueError(
+                "memorisation is told from the images that the model was trained on; "
+                "the reference is not known to be these"
+            )
         return
+    if metric.names == ("fid",) and protocol.network != "inception":
+        raise ValueError(
+            f"FID is told from Inception's features; {protocol.name} has fd, of others"
+        )
     tap = metric.tap(protocol.taps)
     if not tap:
         raise ValueError(f"{protocol.name}'s network has nothing for {metric.names[0]}")
@@ -276,7 +334,8 @@ def observe(
     if not taps:
         return Measured(num=images.num, gaussians={}, features={}, images=images)
     totals: dict[str, Moments] = {}
-    kept: dict[str, list[np.ndarray]] = {tap: [] for tap in whole}
+    kept: dict[str, np.ndarray] = {}
+    done = 0
     parts = extract(
         network,
         images.batches(),
@@ -290,7 +349,10 @@ def observe(
                 new = moments(rows)
                 totals[tap] = merge(totals[tap], new) if tap in totals else new
             if tap in whole:
-                kept[tap].append(rows)
+                if tap not in kept:
+                    kept[tap] = np.empty((images.num, rows.shape[1]), np.float32)
+                kept[tap][done : done + len(rows)] = rows
+        done += len(rows)
     ddof = protocol.covariance_ddof
     return Measured(
         num=images.num,
@@ -298,7 +360,7 @@ def observe(
             tap: Gaussian(total.mean, covariance(total, ddof))
             for tap, total in totals.items()
         },
-        features={tap: np.concatenate(rows) for tap, rows in kept.items()},
+        features=kept,
         images=images,
     )
 

@@ -4,7 +4,7 @@ No matrix of all distances lies in memory: 50,000 samples against 50,000 images 
 few hundred megabytes beyond the features.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +91,43 @@ def memorisation(
         yardstick = np.median(nearest_distances(train, train, rank=1))
     else:
         yardstick = np.median(nearest_distances(held_out, train))
+    return _over(own, yardstick)
+
+
+def memorisation_in(
+    samples: ArrayLike,
+    train: Callable[[], Iterable[np.ndarray]],
+    unseen: ArrayLike,
+    *,
+    trained: bool = False,
+) -> float:
+    """`memorisation` where the training set is read batch by batch.
+
+    Args:
+        samples, unseen: (n, d) each.
+        train: gives the training set, (m, d) at a time, as often as it is called.
+        trained: whether the unseen images are some of the training set, for want of
+            others; each is then compared with the nearest other one.
+
+    Raises:
+        ValueError: as `memorisation`.
+    """
+    own = _nearest_in(as_rows(samples, "samples"), train())
+    others = _nearest_in(as_rows(unseen, "held-out images"), train(), rank=int(trained))
+    return _over(np.median(own), np.median(others))
+
+
+def _nearest_in(
+    rows: np.ndarray, batches: Iterable[np.ndarray], rank: int = 0
+) -> np.ndarray:
+    best = np.full((len(rows), rank + 1), np.inf)
+    for batch in batches:
+        found = np.concatenate([best, distances(rows, batch)], axis=1)
+        best = np.partition(found, rank, axis=1)[:, : rank + 1]
+    return best[:, rank]
+
+
+def _over(own: np.floating, yardstick: np.floating) -> float:
     if yardstick == 0:
         raise ValueError(
             "held-out images must differ from training images; half of them are copies"

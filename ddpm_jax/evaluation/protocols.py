@@ -20,12 +20,19 @@ Rounding = Callable[[Any], np.ndarray]  # floats in [-1, 1] -> uint8
 
 def round_down(x: ArrayLike) -> np.ndarray:
     """As OpenAI's sampling scripts: (x + 1) * 127.5 without its fraction."""
-    return np.clip((np.asarray(x) + 1) * 127.5, 0, 255).astype(np.uint8)
+    return np.clip((_finite(x) + 1) * 127.5, 0, 255).astype(np.uint8)
 
 
 def round_half_up(x: ArrayLike) -> np.ndarray:
     """As EDM's generate.py: x * 127.5 + 128 without its fraction."""
-    return np.clip(np.asarray(x) * 127.5 + 128, 0, 255).astype(np.uint8)
+    return np.clip(_finite(x) * 127.5 + 128, 0, 255).astype(np.uint8)
+
+
+def _finite(x: ArrayLike) -> np.ndarray:
+    values = np.asarray(x)
+    if not np.isfinite(values).all():
+        raise FloatingPointError("samples must be finite; some are not")
+    return values
 
 
 class Taps(NamedTuple):
@@ -60,11 +67,10 @@ class Protocol:
 
     def facts(self) -> dict[str, Any]:
         """What a record says of it."""
-        score = f"chunks of {self.chunks}" if self.chunks else "10 splits"
+        score = f"chunks of {self.chunks}" if self.chunks else "10 shuffled splits"
         return {
             "name": self.name,
             "resize": self.resize,
-            "rounding": self.rounding.__name__,
             "samples": self.num,
             "covariance normaliser": f"n - {self.covariance_ddof}",
             "inception score": f"{score}, logits {self.taps.logits}",
@@ -101,7 +107,7 @@ PROTOCOLS = {
             taps=WITHOUT_BIAS,
             extra=_EXTRA,
         ),
-        # Heusel et al. 2017, the first; Ho et al. 2020 measured by it.
+        # Heusel et al. 2017, the first. Ho et al. 2020 measured in the same features.
         Protocol(
             name="ttur",
             network="inception",

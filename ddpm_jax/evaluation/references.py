@@ -1,7 +1,6 @@
 """What samples are measured against: images, or a file of their statistics."""
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,9 +10,14 @@ import numpy as np
 
 from ddpm_jax import build, processes
 from ddpm_jax.config import DataConfig
-from ddpm_jax.data import ImageArrays
 from ddpm_jax.evaluation.features import FeatureNetwork
-from ddpm_jax.evaluation.image_sets import ImageSet, of_array, of_arrays, open_set
+from ddpm_jax.evaluation.image_sets import (
+    ImageSet,
+    flipped,
+    of_array,
+    of_source,
+    open_set,
+)
 from ddpm_jax.evaluation.measure import (
     Gaussian,
     Measured,
@@ -23,11 +27,12 @@ from ddpm_jax.evaluation.measure import (
 )
 from ddpm_jax.evaluation.protocols import Protocol
 from ddpm_jax.evaluation.statistics import (
+    Reference,
     Statistics,
     read_reference,
     write_reference,
 )
-from ddpm_jax.interop.npz_files import read_npz
+from ddpm_jax.interop.npz_files import read_arrays
 
 
 class Real(NamedTuple):
@@ -35,26 +40,37 @@ class Real(NamedTuple):
 
     images: ImageSet | None
     statistics: pathlib.Path | None = None
+    trained: bool = False  # whether the images are what the model was trained on
     held_out: ImageSet | None = None  # of the same set, not trained on
 
 
-def find(reference: str | None, data: DataConfig | None, *, flip: bool = False) -> Real:
+def find(
+    reference: str | None,
+    data: DataConfig | None,
+    *,
+    flip: bool = False,
+    held_out: bool = False,
+) -> Real:
     """What a reference on the command line names.
 
     Args:
-        reference: a folder, an .npz of images, a file of statistics (.npz, .pkl) or a
-            split of the data; None = the split that was trained on.
+        reference: a split of the data, a folder, an .npz of images or a file of
+            statistics (.npz, .pkl); None = the split that was trained on.
         data: the run's; None = there is no run, and no splits.
-        flip: of a split, also every image's mirror image.
+        flip: also every image's mirror image.
+        held_out: whether images are wanted that were not trained on.
 
     Raises:
         ValueError, OSError, ImportError: if there is no such reference.
     """
-    if reference is not None and (data is None or os.path.exists(reference)):
-        path = pathlib.Path(reference).expanduser()
-        if path.suffix == ".pkl" or (path.suffix == ".npz" and holds_statistics(path)):
+    path = pathlib.Path(reference or "").expanduser()
+    if reference is not None and (data is None or _is_path(path, data)):
+        if path.suffix == ".pkl" or (path.suffix == ".npz" and _has_statistics(path)):
+            if flip:
+                raise ValueError(f"--reference-flip needs images; {path} has none")
             return Real(None, path)
-        return Real(open_set(path))
+        found = open_set(path)
+        return Real(flipped(found) if flip else found)
     assert data is not None
     split = reference or data.split
     if data.source == "folder" and split != data.split:
@@ -62,21 +78,41 @@ def find(reference: str | None, data: DataConfig | None, *, flip: bool = False) 
             f"--reference must be a path, since a folder has no splits; got {split}, "
             "which does not exist"
         )
-    images = of_arrays(_load(data, split), flip=flip)
-    held_out = None
-    if split == data.split != data.test_split and data.source != "folder":
-        held_out = of_arrays(_load(data, data.test_split))
-    return Real(images, held_out=held_out)
+    images = _split(data, split)
+    trained, unseen = split == data.split, None
+    if trained and held_out and data.split != data.test_split != "":
+        unseen = _held_out(data)
+    return Real(flipped(images) if flip else images, None, trained, unseen)
 
 
-def _load(data: DataConfig, split: str) -> ImageArrays:
-    """A split; of many processes one prepares it."""
-    return processes.main_first("data", lambda: build.load_images(data, split))
+def _is_path(path: pathlib.Path, data: DataConfig) -> bool:
+    """Whether a path is meant: ./test is one, where test is a split."""
+    return str(path) not in (data.split, data.test_split) and path.exists()
 
 
-def holds_statistics(path: pathlib.Path) -> bool:
-    """Whether an .npz holds the statistics of features, and not images alone."""
-    return "mu" in read_npz(path)
+def _has_statistics(path: pathlib.Path) -> bool:
+    return "mu" in read_arrays(path)
+
+
+def _split(data: DataConfig, split: str) -> ImageSet:
+    """A split of a data set, in memory or streamed; of many processes one prepares it.
+
+    Raises:
+        ValueError, OSError, ImportError: what the source raises.
+    """
+    return of_source(
+        processes.main_first("data", lambda: build.read_images(data, split))
+    )
+
+
+def _held_out(data: DataConfig) -> ImageSet | None:
+    """The test split, where there is one."""
+    if data.source == "folder":
+        return None
+    try:
+        return _split(data, data.test_split)
+    except ValueError:
+        return None
 
 
 class Known(NamedTuple):
@@ -108,8 +144,12 @@ def observe_real(
         return _of_file(network, real.statistics, protocol, names, image_shape)
     assert real.images is not None
     found = observe(network, real.images, protocol, names, reference=True)
-    found = dataclasses.replace(found, held_out=real.held_out)
-    return Known(found, {**real.images.facts, "n": real.images.num})
+    found = dataclasses.replace(found, trained=real.trained, held_out=real.held_out)
+    facts = {**real.images.facts, "n": real.images.num}
+    if real.trained:
+        unseen = None if real.held_out is None else real.held_out.name
+        facts["unseen images of memorisation"] = unseen or "training images"
+    return Known(found, facts)
 
 
 def _of_file(
@@ -124,12 +164,13 @@ def _of_file(
     OpenAI's evaluator takes 10,000 for precision and recall.
     """
     stored = read_reference(path, tap=protocol.taps.pooled)
+    _check_features(path, stored, network)
     facts: dict[str, Any] = {"file": str(path), "sha256": stored.checksum}
+    facts["features"] = stored.facts or "of a network that the file does not name"
     taps, whole = taps_of(protocol, names, reference=True)
     features: Mapping[str, np.ndarray] = {}
     if whole and stored.images is not None:
-        images = stored.images.read()[: protocol.references]
-        some = of_array(images, str(path), {})
+        some = of_array(stored.images.read(), str(path), {})
         features = observe(network, some, protocol, names, reference=True).features
         facts["images with features"] = some.num
     gaussians = {}
@@ -137,7 +178,21 @@ def _of_file(
         found = stored.statistics(tap, dimension(network, tap, image_shape))
         gaussians[tap] = Gaussian(found.mean, found.cov)
         facts["n"] = found.images
-    return Known(Measured(num=0, gaussians=gaussians, features=features), facts)
+    num = facts.get("n") or 0
+    measured = Measured(num=num, gaussians=gaussians, features=features, chosen=True)
+    return Known(measured, facts)
+
+
+def _check_features(
+    path: pathlib.Path, stored: Reference, network: FeatureNetwork
+) -> None:
+    """Refuses statistics that this project made of another network's features."""
+    for name, theirs in (stored.facts or {}).items():
+        if (ours := getattr(network, name, None)) != theirs:
+            raise ValueError(
+                f"{path} holds statistics of other features: their {name} is {theirs}, "
+                f"and the protocol's network has {ours}"
+            )
 
 
 def _compared(protocol: Protocol, names: Sequence[str]) -> set[str]:
@@ -158,15 +213,18 @@ def dimension(
     return jax.eval_shape(network.apply, network.params, image)[tap].shape[1]
 
 
-def keep(path: pathlib.Path, known: Known, protocol: Protocol) -> None:
+def keep(
+    path: pathlib.Path, known: Known, protocol: Protocol, network: FeatureNetwork
+) -> None:
     """Writes the statistics of a reference, for this and other evaluators.
 
     Raises:
         ValueError, OSError: as `write_reference`.
     """
-    measured = known.measured
+    count = known.measured.num or None
     features = {
-        tap: Statistics(found.mean, found.covariance, measured.num)
-        for tap, found in measured.gaussians.items()
+        tap: Statistics(found.mean, found.covariance, count)
+        for tap, found in known.measured.gaussians.items()
     }
-    write_reference(path, features, tap=protocol.taps.pooled)
+    facts = {name: getattr(network, name) for name in ("name", "checksum", "resize")}
+    write_reference(path, features, tap=protocol.taps.pooled, facts=facts)

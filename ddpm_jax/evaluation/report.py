@@ -1,5 +1,6 @@
 """What an evaluation says: a table, its notes, and all of its protocol as JSON."""
 
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 
 from ddpm_jax.evaluation.features import FeatureNetwork
-from ddpm_jax.evaluation.measure import HIGHER, Value
+from ddpm_jax.evaluation.measure import BETTER, Value
 from ddpm_jax.evaluation.protocols import Protocol
 from ddpm_jax.files import whole_file
 
@@ -19,6 +20,7 @@ from ddpm_jax.files import whole_file
 # (Karras et al. 2024 give the spread of their runs; others are no smaller).
 TRAINING_SPREAD = 0.013
 BITS = "bits_per_dim"
+FRECHET = {"fid", "fd", "sfid", "fd_infinity"}
 VERSIONS = ("ddpm_jax", "jax", "jaxlib", "flax", "numpy", "pillow")
 
 
@@ -30,14 +32,14 @@ class Row(NamedTuple):
     mean: float
     spread: float  # standard deviation over sets; of one set, the metric's own; NaN
     values: tuple[float, ...]
-    better: str  # "lower" or "higher"
+    better: str  # "lower", "higher" or "near 1"
 
 
 def summarise(name: str, label: str, values: Sequence[Value]) -> Row:
     """The row of a metric that was measured on one set of samples or on several."""
     figures = [x.value for x in values]
     spread = float(np.std(figures, ddof=1)) if len(values) > 1 else values[0].spread
-    better = "higher" if name in HIGHER else "lower"
+    better = BETTER.get(name, "lower")
     return Row(name, label, float(np.mean(figures)), spread, tuple(figures), better)
 
 
@@ -72,28 +74,32 @@ def page(record: Mapping[str, Any], rows: Sequence[Row], notes: Sequence[str]) -
 def notes(
     protocol: Protocol,
     rows: Sequence[Row],
-    num: int,
+    counts: Mapping[str, int | None],
     dimension: int,
     network: FeatureNetwork,
 ) -> list[str]:
     """What a reader of the figures must know, a line each.
 
     Args:
-        num: samples of a set.
+        counts: of the samples of a set, and of the images of the reference, by what
+            they are called; None where it is not known.
         dimension: of the features whose covariance is compared.
         network: whose features they are.
     """
     found = []
-    if num < dimension:
-        found.append(
-            f"{num:,} samples are fewer than the {dimension:,} features: their "
-            "covariance has not full rank, and the Frechet distance is too large"
-        )
+    names = {row.name for row in rows}
+    for what, count in counts.items():
+        if count is not None and count <= dimension and names & FRECHET:
+            found.append(
+                f"{count:,} {what} are no more than the {dimension:,} features: their "
+                "covariance has not full rank, and the Frechet distance is too large"
+            )
+    num = counts["samples"]
     if num != protocol.num:
-        bias = "; the Frechet distance grows as they get fewer"
         found.append(
-            f"{protocol.name} measures {protocol.num:,} samples, these are {num:,}"
-            + (bias if num < protocol.num else "")
+            f"{protocol.name} measures {protocol.num:,} samples, these are {num:,}: "
+            "the Frechet distance grows as they get fewer, and recall, density and "
+            "coverage move with both numbers"
         )
     if protocol.network != "classifier" and not network.published:
         found.append(
@@ -104,23 +110,42 @@ def notes(
         if row.name == "memorisation" and row.mean < 1:
             found.append(
                 f"memorisation {row.mean:.3f} is below 1: samples lie nearer to "
-                "training images than held-out images do; they are copies, or blurred"
+                "training images than unseen images do; they are copies, or blurred"
             )
     return found
+
+
+def compared(rows: Sequence[Row], *, first: bool) -> Row:
+    """The row that a published figure is compared with: a Frechet distance, if any.
+
+    Args:
+        first: whether the first row is meant, whatever it is.
+    """
+    plain = [row for row in rows if row.name in ("fid", "fd")]
+    return rows[0] if first or not plain else plain[0]
 
 
 def comparison(row: Row, published: float) -> str:
     """Whether a figure differs from a published one, in a sentence."""
     apart = row.mean / published - 1
-    own = row.spread / row.mean if math.isfinite(row.spread) else 0.0
     side = "above" if apart > 0 else "below"
+    known = math.isfinite(row.spread) and row.mean > 0
+    own = row.spread / row.mean / math.sqrt(len(row.values)) if known else 0.0
     limit = math.hypot(TRAINING_SPREAD, own)
     verdict = "more" if abs(apart) > limit else "no more"
+    sampling = f"{own:.1%}" if known else "not known"
     return (
         f"{row.shown} {row.mean:.4g} is {abs(apart):.1%} {side} the published "
         f"{published:g}: {verdict} than training seeds ({TRAINING_SPREAD:.1%}) and "
-        f"sampling seeds ({own:.1%}) alone make it differ"
+        f"sampling seeds ({sampling}) alone make it differ"
     )
+
+
+def digest(record: Mapping[str, Any]) -> str:
+    """8 digits that differ where anything but the figures does."""
+    told = {**record, "metrics": sorted(record["metrics"])}
+    text = json.dumps(_plain(told), sort_keys=True).encode()
+    return hashlib.sha256(text).hexdigest()[:8]
 
 
 def network_facts(network: FeatureNetwork) -> dict[str, Any]:

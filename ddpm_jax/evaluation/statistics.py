@@ -6,6 +6,7 @@ for each of fid and fd_dinov2.
 """
 
 import hashlib
+import json
 import pathlib
 import pickle
 from collections.abc import Mapping
@@ -17,12 +18,13 @@ from ddpm_jax.evaluation.frechet import check_gaussian
 from ddpm_jax.evaluation.pickles import read_pickle
 from ddpm_jax.files import whole_file
 from ddpm_jax.interop.npz_files import StoredArray, read_arrays
-from ddpm_jax.text import printable, some
+from ddpm_jax.text import damaged, printable, some
 
 POOLED, SPATIAL, DINOV2 = "2048", "spatial", "dinov2"
 # Of a tap: its mean and covariance in an .npz; its entry in a .pkl.
 _NPZ = {POOLED: ("mu", "sigma"), SPATIAL: ("mu_s", "sigma_s")}
 _PKL = {POOLED: "fid", DINOV2: "fd_dinov2"}
+FACTS = "features_of"  # the array of an .npz with JSON on its network
 _MOST = 2**14  # dimensions; a covariance of them takes 2 GB
 
 
@@ -41,6 +43,8 @@ class Reference(NamedTuple):
     images: StoredArray | None = None  # (n, h, w, c) uint8, still in the file
     source: str = ""  # the file
     checksum: str = ""  # its SHA-256
+    # Which network and resize gave the features, where this project wrote the file.
+    facts: Mapping[str, Any] | None = None
 
     def statistics(self, tap: str, dimension: int) -> Statistics:
         """Of a tap of a network.
@@ -79,21 +83,26 @@ def read_reference(path: pathlib.Path | str, *, tap: str = POOLED) -> Reference:
         OSError: if it cannot be opened.
     """
     path = pathlib.Path(path)
+    check_suffix(path)
+    with path.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    if path.suffix == ".pkl":
+        features, images, facts = _of_pickle(path, read_pickle(path)), None, None
+    else:
+        arrays = read_arrays(path)
+        features = _of_arrays(path, arrays, tap)
+        images, facts = _images(path, arrays), _facts(path, arrays)
+    if not features and images is None:
+        raise ValueError(f"{path} must hold statistics or images; it has neither")
+    return Reference(features, images, str(path), checksum, facts)
+
+
+def check_suffix(path: pathlib.Path) -> None:
+    """Raises ValueError unless the name of a file of statistics says its format."""
     if path.suffix not in (".npz", ".pkl"):
         raise ValueError(
             f"{path} must end in .npz or .pkl, to say how it is to be read"
         )
-    with path.open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    if path.suffix == ".pkl":
-        features, images = _of_pickle(path, read_pickle(path)), None
-    else:
-        arrays = read_arrays(path)
-        features = _of_arrays(path, arrays, tap)
-        images = _images(path, arrays)
-    if not features and images is None:
-        raise ValueError(f"{path} must hold statistics or images; it has neither")
-    return Reference(features, images, str(path), checksum)
 
 
 def write_reference(
@@ -102,6 +111,7 @@ def write_reference(
     *,
     images: np.ndarray | None = None,
     tap: str = POOLED,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """A file that the evaluators above read, and `read_reference` too.
 
@@ -110,18 +120,19 @@ def write_reference(
         features: by tap.
         images: for an .npz, (n, h, w, c) uint8.
         tap: of `features`, which becomes mu and sigma in an .npz.
+        facts: of an .npz, what `Reference.facts` is to be.
 
     Raises:
-        ValueError: if such a file cannot hold the taps or images.
+        ValueError: if such a file cannot hold the taps or images, or there are none.
         OSError: if it cannot be written.
     """
     path = pathlib.Path(path)
     names = _PKL if path.suffix == ".pkl" else {tap: _NPZ[POOLED], **_NPZ}
     unknown = [name for name in features if name not in names]
-    if path.suffix not in (".npz", ".pkl") or unknown:
+    if path.suffix not in (".npz", ".pkl") or unknown or not features:
         raise ValueError(
             f"{path} must end in .npz, for {tap} and {SPATIAL} features, or in .pkl, "
-            f"for {' and '.join(_PKL)}; got {some(features)}"
+            f"for {' and '.join(_PKL)}; got {some(features) or 'none'}"
         )
     for name, found in features.items():
         _check(path, name, found.mean, found.cov)
@@ -136,6 +147,8 @@ def write_reference(
             arrays |= {mean: found.mean, cov: found.cov}
             if found.images is not None:
                 arrays["num_images"] = found.images
+        if facts is not None:
+            arrays[FACTS] = np.frombuffer(json.dumps(dict(facts)).encode(), np.uint8)
         with whole_file(path) as file:
             np.savez(file, **arrays)
 
@@ -221,6 +234,19 @@ def _check(path: pathlib.Path, tap: str, mean: np.ndarray, cov: np.ndarray) -> N
         raise ValueError(f"{path}: {tap} features: {error}") from error
     if (np.diagonal(cov) < 0).any():
         raise ValueError(f"{path}: {tap} features: a variance must not be negative")
+
+
+def _facts(
+    path: pathlib.Path, arrays: Mapping[str, StoredArray]
+) -> dict[str, Any] | None:
+    found = arrays.get(FACTS)
+    if found is None:
+        return None
+    try:
+        facts = json.loads(found.read().tobytes())
+    except ValueError as error:
+        raise damaged(path, f".npz of statistics: {FACTS}", error) from error
+    return facts if isinstance(facts, dict) else None
 
 
 def _images(

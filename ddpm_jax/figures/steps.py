@@ -84,9 +84,8 @@ class Judge:
         Raises:
             ValueError: if there is no classifier of the data set.
         """
-        data = classifier.data_name(subject.model.config.data)
         try:
-            self._network, facts = classifier.find(data)
+            self._network, facts = classifier.find(subject.model.config.data)
         except FileNotFoundError as error:
             raise ValueError(str(error)) from error
         self.name = f"{facts.data}-FD"

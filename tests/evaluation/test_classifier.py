@@ -19,7 +19,7 @@ from ddpm_jax.evaluation.neighbours import density_coverage, precision_recall
 
 @pytest.fixture(scope="module")
 def shipped():
-    return classifier.find("digits")[0]
+    return classifier.find(DataConfig())[0]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_the_shipped_one_tells_digits_it_was_not_trained_on(shipped):
     logits = collect(extract(shipped, test.images, taps=["logits"]))["logits"]
     found = np.mean(logits.argmax(-1) == test.labels)
     assert found > 0.95
-    _, facts = classifier.find("digits")
+    _, facts = classifier.find(DataConfig())
     np.testing.assert_allclose(facts.accuracy, found, atol=0.005)
     assert (facts.data, facts.shape, facts.classes) == ("digits", (8, 8, 1), 10)
 
@@ -118,7 +118,7 @@ def test_a_set_without_a_test_split_keeps_every_tenth_image(monkeypatch):
 def test_what_is_no_classifier_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("DDPM_JAX_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no classifier of fashion_mnist yet"):
-        classifier.find("fashion_mnist")
+        classifier.find(DataConfig(source="tfds", name="fashion_mnist"))
     path = tmp_path / "other.npz"
     np.savez(path, images=np.zeros(3))
     with pytest.raises(ValueError, match="no classifier's file: it lacks facts"):
@@ -136,3 +136,7 @@ def test_sets_are_named_after_their_source():
     assert classifier.data_name(tfds) == "fashion_mnist"
     folder = DataConfig(source="folder", path="somewhere/cats/")
     assert classifier.data_name(folder) == "cats"
+    others = dataclasses.replace(folder, path="elsewhere/cats")
+    assert classifier.kept_at(folder) != classifier.kept_at(others)
+    again = dataclasses.replace(folder, path="somewhere/../somewhere/cats")
+    assert classifier.kept_at(folder) == classifier.kept_at(again)

@@ -4,13 +4,16 @@ import dataclasses
 import json
 import types
 from importlib import resources
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from toy import toy_model
 
 from ddpm_jax import drawing
+from ddpm_jax.config import DataConfig
 from ddpm_jax.data import load_digits
 from ddpm_jax.evaluation import __main__ as command
 from ddpm_jax.evaluation import inception, report
@@ -19,6 +22,7 @@ from ddpm_jax.evaluation.features import FeatureNetwork, collect, extract
 from ddpm_jax.evaluation.frechet import frechet_distance
 from ddpm_jax.evaluation.measure import Value
 from ddpm_jax.evaluation.moments import covariance, moments
+from ddpm_jax.evaluation.neighbours import nearest_distances
 from ddpm_jax.evaluation.protocols import PROTOCOLS
 from ddpm_jax.images import to_uint8
 
@@ -48,7 +52,7 @@ def record(folder):
 
 
 def features(images):
-    network, _ = classifier.find("digits")
+    network, _ = classifier.find(DataConfig())
     return collect(extract(network, images, taps=["features"]))["features"]
 
 
@@ -91,8 +95,13 @@ def test_the_figures_are_those_of_the_samples_that_python_draws(model, tmp_path)
     assert {name: samples[name] for name in draw if name != "seed"} == {
         name: value for name, value in draw.items() if name != "seed"
     }
-    assert written["reference"] == {"set": "digits/train", "flip": False, "n": 1498}
-    assert written["network"]["checksum"] == classifier.find("digits")[0].checksum
+    assert samples["pixels"] == "to_uint8"
+    assert written["reference"] == {
+        "set": "digits/train",
+        "n": 1498,
+        "unseen images of memorisation": "digits/test",
+    }
+    assert written["network"]["checksum"] == classifier.find(DataConfig())[0].checksum
     assert set(written["versions"]) == set(report.VERSIONS)
     assert not (tmp_path / "evaluation" / "unfinished").exists()
 
@@ -106,11 +115,8 @@ def test_a_split_and_its_mirror_images_are_a_reference_too(model, tmp_path):
     real = load_digits("test").images
     both = np.concatenate([real, real[:, :, ::-1]])
     np.testing.assert_allclose(row.mean, distance(to_uint8(x), both), rtol=1e-5)
-    assert record(tmp_path / "a")["reference"] == {
-        "set": "digits/test",
-        "flip": True,
-        "n": 598,
-    }
+    written = record(tmp_path / "a")["reference"]
+    assert written == {"set": "digits/test", "flip": True, "n": 598}
 
 
 def test_a_killed_evaluation_draws_only_what_is_missing(model, tmp_path, monkeypatch):
@@ -168,19 +174,31 @@ def test_images_against_images_and_against_their_statistics(tmp_path, model):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
     np.testing.assert_allclose(measured(npz, kept), expected, rtol=1e-5)
     assert record_of(tmp_path / "out", "samples")["reference"]["n"] == 300
+    other, facts = classifier.find(DataConfig())
+    other_path = tmp_path / "other.npz"
+    params = jax.tree.map(lambda leaf: np.asarray(leaf) * 2, other.params)
+    classifier.save(other_path, params, facts)
+    options = {"images": npz, "reference": str(kept), "metrics": ("fd",)}
+    with pytest.raises(ValueError, match="statistics of other features: their check"):
+        command.main(command.Options(features=other_path, **options))
+    with pytest.raises(ValueError, match="name no data set .* give --features FILE"):
+        command.main(command.Options(**options))
     drawn = command.Draw(num=20)
     few = command.Options(
         images=npz, reference=str(real), features=path, draw=drawn, out=tmp_path / "o"
     )
     rows = {row.name for row in command.main(few)}
-    assert {"fd", "precision", "coverage", "mind", "memorisation"} <= rows
+    assert {"fd", "precision", "coverage", "mind"} <= rows
     notes = record_of(tmp_path / "o", "samples")["notes"]
-    assert any("20 samples are fewer than the 64 features" in note for note in notes)
+    assert any("20 samples are no more than the 64 features" in x for x in notes)
+    assert any("memorisation is not measured: memorisation is told" in x for x in notes)
     assert any("fd_infinity is not measured: FID at inf" in note for note in notes)
 
 
 def record_of(folder, stem):
-    return json.loads((folder / f"classifier_{stem}.json").read_text())
+    """The newest of a name."""
+    found = folder.glob(f"classifier_{stem}_*.json")
+    return json.loads(max(found, key=lambda path: path.stat().st_mtime_ns).read_text())
 
 
 def small_inception(path, *, resize):
@@ -194,6 +212,52 @@ def small_inception(path, *, resize):
         return features | {"logits_unbiased": logits}
 
     return dataclasses.replace(network, apply=apply)
+
+
+def test_what_cannot_be_told_is_refused_before_anything_is_drawn(
+    model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(drawing, "draw_parts", None)
+    for metrics, rule in (
+        (("fd", "sfid"), "classifier's network has nothing for sfid"),
+        (("fid",), "FID is told from Inception's features; classifier has fd"),
+        (("memorisation",), "the reference is not known to be these"),
+    ):
+        with pytest.raises(ValueError, match=rule):
+            evaluate(tmp_path, reference="test", metrics=metrics)
+    with pytest.raises(ValueError, match="split must be one of"):
+        config = dataclasses.replace(model["ema"].config.data, test_split="validation")
+        for name in model:
+            own = dataclasses.replace(model[name].config, data=config)
+            model[name] = dataclasses.replace(model[name], config=own)
+        evaluate(tmp_path, likelihood=True)
+
+
+def test_kept_samples_are_measured_again_and_not_drawn(model, tmp_path, monkeypatch):
+    options = {"seeds": 1, "draw": {"steps": 2}, "keep_samples": True}
+    first = evaluate(tmp_path, metrics=("fd",), **options)
+    monkeypatch.setattr(drawing.Parts, "put", None)
+    again = evaluate(tmp_path, metrics=("fd", "recall"), **options)
+    assert again[0] == first[0]
+    assert len(list((tmp_path / "evaluation").glob("*.json"))) == 2
+
+
+def test_without_a_test_split_there_are_still_metrics(model, tmp_path):
+    """Unseen images are then training images, each beside the nearest other one."""
+    ema = model["ema"]
+    data = dataclasses.replace(ema.config.data, test_split="validation")
+    config = dataclasses.replace(ema.config, data=data)
+    model["ema"] = dataclasses.replace(ema, config=config)
+    how = {"seeds": 1, "draw": {"steps": 2}}
+    (row,) = evaluate(tmp_path, metrics=("memorisation",), **how)
+    rows = load_digits("train").images.reshape(-1, 64) / 127.5 - 1
+    x = model["ema"].sample(0, 60, steps=2, label=np.arange(60) % 10)
+    near = nearest_distances(to_uint8(x).reshape(-1, 64) / 127.5 - 1, rows)
+    others = nearest_distances(rows, rows, rank=1)
+    expected = np.median(near) / np.median(others)
+    np.testing.assert_allclose(row.mean, expected, rtol=1e-4)
+    written = record(tmp_path / "evaluation")["reference"]
+    assert written["unseen images of memorisation"] == "training images"
 
 
 def test_openais_protocol_walks_from_files_to_five_numbers(
@@ -242,11 +306,23 @@ def test_openais_protocol_walks_from_files_to_five_numbers(
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
+        ({"images": ".", "reference": ".", "seeds": 2}, "--seeds is of samples that"),
+        (
+            {"images": ".", "reference": ".", "draw": command.Draw(steps=5)},
+            "--steps is of samples that are drawn",
+        ),
+        (
+            {"workdir": ".", "save_reference": Path("a.txt")},
+            r"a\.txt must end in \.npz",
+        ),
         ({}, "one of them; got neither"),
         ({"workdir": ".", "images": "."}, "one of them; got both"),
         ({"images": "."}, "--images needs --reference"),
-        ({"images": ".", "reference": ".", "likelihood": True}, "it needs --workdir"),
-        ({"images": ".", "reference": ".", "step": 5}, "--step is a model's"),
+        (
+            {"images": ".", "reference": ".", "likelihood": True},
+            "--likelihood is of samples",
+        ),
+        ({"images": ".", "reference": ".", "step": 5}, "--step is of samples"),
         ({"workdir": ".", "published": 0.0}, "--published must be above 0; got 0"),
         ({"workdir": ".", "seeds": 0}, "--seeds must be at least 1; got 0"),
     ],
@@ -309,20 +385,33 @@ def test_a_figure_is_held_against_a_published_one():
     more = report.comparison(row, 3.17)
     assert "FID 3.25 is 2.5% above the published 3.17: more than" in more
     assert ": no more than training seeds (1.3%)" in report.comparison(row, 3.21)
+    assert "sampling seeds (0.7%)" in more  # of the mean of three
+    score = report.summarise("is", "IS", [Value(9.0)])
+    assert "sampling seeds (not known)" in report.comparison(score, 9.4)
+    assert report.compared([score, row], first=False) == row
+    assert report.compared([score, row], first=True) == score
     one = report.summarise("is", "IS", [Value(9.0, 0.1)])
     assert (one.spread, one.better) == (0.1, "higher")
+    copies = report.summarise("memorisation", "memorisation", [Value(0.1)])
+    assert copies.better == "near 1"
 
 
 def test_the_notes_say_what_a_reader_must_know():
     network = FeatureNetwork.from_function("own", lambda x: x)
     rows = [report.summarise("memorisation", "memorisation", [Value(0.8)])]
-    found = "\n".join(report.notes(PROTOCOLS["openai"], rows, 1000, 2048, network))
-    assert "1,000 samples are fewer than the 2,048 features" in found
-    assert "openai measures 50,000 samples, these are 1,000; the Frechet" in found
+    openai, counts = PROTOCOLS["openai"], {"samples": 1000, "reference images": 2048}
+    found = "\n".join(report.notes(openai, rows, counts, 2048, network))
+    assert "full rank" not in found  # without a distance of covariances
+    rows.append(report.summarise("fid", "FID", [Value(3.0)]))
+    found = "\n".join(report.notes(openai, rows, counts, 2048, network))
+    assert "1,000 samples are no more than the 2,048 features" in found
+    assert "2,048 reference images are no more than the 2,048 features" in found
+    assert "openai measures 50,000 samples, these are 1,000: the Frechet" in found
     assert "weights are not the published ones" in found
     assert "memorisation 0.800 is below 1" in found
     usual = dataclasses.replace(network, published=True)
-    assert report.notes(PROTOCOLS["openai"], [], 50_000, 2048, usual) == []
+    counts = {"samples": 50_000, "reference images": None}
+    assert report.notes(openai, rows[1:], counts, 2048, usual) == []
 
 
 def test_the_likelihood_joins_the_table(model, tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ def measured(model, source=None, batch_size=8):
 
 
 def features(images):
-    network = classifier.find("digits")[0]
+    network = classifier.find(DataConfig())[0]
     return collect(extract(network, images, taps=["features"]))["features"]
 
 
@@ -147,7 +147,7 @@ def test_it_is_named_after_what_compares(monkeypatch, tmp_path):
 
     def load(protocol, path, data):
         loaded.append((protocol.name, path))
-        return classifier.find("digits")[0], "FID"
+        return classifier.find(DataConfig())[0], "FID"
 
     monkeypatch.setattr(distance.networks, "load", load)
     monkeypatch.setenv("DDPM_JAX_CACHE", str(tmp_path))

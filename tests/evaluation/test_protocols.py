@@ -57,5 +57,11 @@ def test_each_has_the_resize_and_the_logits_of_its_evaluator():
     assert (
         facts["openai"]["inception score"] == "chunks of 5000, logits logits_unbiased"
     )
-    assert facts["ttur"]["inception score"] == "10 splits, logits logits"
+    assert facts["ttur"]["inception score"] == "10 shuffled splits, logits logits"
     assert {x["covariance normaliser"] for x in facts.values()} == {"n - 1"}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_no_protocol_makes_pixels_of_what_is_not_finite(name):
+    with pytest.raises(FloatingPointError, match="must be finite"):
+        PROTOCOLS[name].rounding(np.array([0.5, np.nan], np.float32))

@@ -39,6 +39,8 @@ class Options:
 
     def __post_init__(self):
         check_options(self)
+        if self.workdir is not None and self.data != DataConfig():
+            raise ValueError("--workdir names the data, or --data.* does; got both")
         check_count("--num-steps", self.num_steps)
         check_count("--batch-size", self.batch_size)
 
@@ -68,7 +70,7 @@ def main(options: Options) -> pathlib.Path:
         accuracy=float(np.mean(told == test.labels)),
         scale=float(np.sqrt(np.mean(features.astype(np.float64) ** 2))),
     )
-    path = options.out or classifier.kept_at(facts.data)
+    path = options.out or classifier.kept_at(data)
     path.parent.mkdir(parents=True, exist_ok=True)
     classifier.save(path, params, facts)
     print(f"{facts.accuracy:.2%} of {len(test)} held-out images told; wrote {path}")

@@ -187,34 +187,51 @@ def _written(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def find(data: str) -> tuple[FeatureNetwork, Facts]:
+def find(data: DataConfig) -> tuple[FeatureNetwork, Facts]:
     """The classifier of a data set: one that is shipped, or that was trained here.
-
-    Args:
-        data: what `data_name` calls the set.
 
     Raises:
         FileNotFoundError: if there is none yet; it says which command makes it.
+        ValueError: if the file is no classifier's.
     """
-    if data in SHIPPED:
-        with resources.as_file(resources.files(__package__) / SHIPPED[data]) as path:
+    if (shipped := SHIPPED.get(data.source)) is not None:
+        with resources.as_file(resources.files(__package__) / shipped) as path:
             return load(path)
     path = kept_at(data)
     if not path.exists():
         raise FileNotFoundError(
-            f"there is no classifier of {data} yet ({path}); make it once with "
-            "python -m ddpm_jax.evaluation.classifier --workdir RUN"
+            f"there is no classifier of {data_name(data)} yet ({path}); make it once "
+            f"with python -m ddpm_jax.evaluation.classifier {flags(data)}"
         )
     return load(path)
 
 
-def kept_at(data: str) -> pathlib.Path:
-    """Where the classifier of a data set lies that was trained here."""
-    return cache() / "classifiers" / f"{data}.npz"
+def kept_at(data: DataConfig) -> pathlib.Path:
+    """Where the classifier of a data set lies that was trained here.
+
+    Two folders have two, whatever they are called.
+    """
+    name = data_name(data)
+    if data.source == "folder":
+        where = str(pathlib.Path(data.path or "").expanduser().resolve())
+        name += f"-{hashlib.sha256(where.encode()).hexdigest()[:8]}"
+    return cache() / "classifiers" / f"{name}.npz"
 
 
-def data_name(config: DataConfig) -> str:
+def data_name(data: DataConfig) -> str:
     """What metrics in a classifier's features are named after."""
-    if config.source in ("digits", "given"):
-        return config.source
-    return config.name or pathlib.Path(config.path or "").expanduser().resolve().name
+    if data.source in ("digits", "given"):
+        return data.source
+    return data.name or pathlib.Path(data.path or "").expanduser().resolve().name
+
+
+def flags(data: DataConfig) -> str:
+    """The options of a command that name the same labelled images."""
+    names = ("source", "name", "path", "split", "test_split", "image_size", "channels")
+    told = [
+        f"--data.{name.replace('_', '-')} {getattr(data, name)}"
+        for name in names
+        if getattr(data, name) != getattr(DataConfig, name)
+    ]
+    told.append(f"--data.num-classes {data.num_classes or 'N'}")
+    return " ".join([*told, *["--data.resize"] * data.resize])
