@@ -2,9 +2,8 @@
 
 python train.py
 
-Two CPU cores: some four minutes and 1.5 GB. Samples of the averaged weights then lie as
-close to the training digits as held-out digits do, within 10 % (the median L2 distance,
-benchmarks/digits_quality.py).
+Two CPU cores: some four minutes and 1.5 GB. Samples of the averaged weights then have
+a digits-FD of 0.12, where as many held-out digits have 0.16 (benchmarks/quality.py).
 """
 
 from ddpm_jax.config import (

@@ -54,17 +54,20 @@ def draw(subject: Subject) -> "Figure":
     axes.axhline(yardstick, color=style.FAINT, linewidth=1)
     axes.annotate(
         "held-out images",
-        (0.99, yardstick),
-        (0, -3),
+        (0.52, yardstick),
+        (0, 3),
         xycoords=axes.get_yaxis_transform(),
         textcoords="offset points",
-        ha="right",
-        va="top",
+        va="bottom",
         fontsize=style.SIZE - 1,
         color=style.FAINT,
     )
     axes.set(xscale="log", xticks=CALLS, xticklabels=[str(c) for c in CALLS])
-    axes.set(yscale="log")
+    low, high = axes.get_ylim()
+    levels = [x * 10.0**power for power in range(-6, 9) for x in (1, 2, 5)]
+    axes.set(yscale="log", yticks=levels, yticklabels=[f"{x:g}" for x in levels])
+    axes.set_ylim(low if low > 0 else None, high)
+    axes.minorticks_off()
     style.label(
         axes,
         x="network calls per image (Heun makes two a step)",
