@@ -63,10 +63,11 @@ def draw(subject: Subject) -> "Figure":
         color=style.FAINT,
     )
     axes.set(xscale="log", xticks=CALLS, xticklabels=[str(c) for c in CALLS])
+    axes.set(yscale="log")
     low, high = axes.get_ylim()
     levels = [x * 10.0**power for power in range(-6, 9) for x in (1, 2, 5)]
-    axes.set(yscale="log", yticks=levels, yticklabels=[f"{x:g}" for x in levels])
-    axes.set_ylim(low if low > 0 else None, high)
+    axes.set(yticks=levels, yticklabels=[f"{x:g}" for x in levels])
+    axes.set_ylim(low, high)
     axes.minorticks_off()
     style.label(
         axes,
