@@ -88,6 +88,8 @@ def test_the_command_trains_and_keeps_one(tmp_path, monkeypatch, capsys):
     assert path == tmp_path / "classifiers" / "digits.npz"
     network, facts = classifier.load(path)
     assert facts.accuracy > 0.8
+    train = collect(extract(network, load_digits("train").images))["features"]
+    np.testing.assert_allclose(np.mean(train.astype(np.float64) ** 2), 1, rtol=1e-3)
     told = f"{facts.accuracy:.2%} of 299 held-out images told"
     assert told in capsys.readouterr().out
     images = load_digits("test").images

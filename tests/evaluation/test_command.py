@@ -22,8 +22,8 @@ from ddpm_jax.evaluation.features import FeatureNetwork, collect, extract
 from ddpm_jax.evaluation.frechet import frechet_distance
 from ddpm_jax.evaluation.measure import Value
 from ddpm_jax.evaluation.moments import covariance, moments
-from ddpm_jax.evaluation.neighbours import nearest_distances
-from ddpm_jax.evaluation.protocols import PROTOCOLS
+from ddpm_jax.evaluation.neighbours import memorisation, nearest_distances
+from ddpm_jax.evaluation.protocols import PROTOCOLS, round_down
 from ddpm_jax.images import to_uint8
 
 HOW = {"size": 8, "classes": 10, "predict": "v"}
@@ -63,14 +63,18 @@ def distance(images, real):
     )
 
 
+def pixels(images):
+    return images.reshape(len(images), -1) / 127.5 - 1
+
+
 def test_the_figures_are_those_of_the_samples_that_python_draws(model, tmp_path):
     how = {"sampler": "ddim", "steps": 3, "guidance": 1.5, "seed": 4}
     draw = {**how, "weights": "raw", "spacing": "trailing"}
     metrics = ("fd", "memorisation")
     rows = evaluate(tmp_path, seeds=2, step=5, metrics=metrics, draw=draw)
     found = {row.name: row for row in rows}
-    train = load_digits("train").images
-    expected = []
+    train, test = (pixels(load_digits(x).images) for x in ("train", "test"))
+    expected, copied = [], []
     for seed in (4, 5):
         x = model["raw"].sample(
             seed,
@@ -81,10 +85,12 @@ def test_the_figures_are_those_of_the_samples_that_python_draws(model, tmp_path)
             guidance=1.5,
             label=np.arange(60) % 10,
         )
-        expected.append(distance(to_uint8(x), train))
+        expected.append(distance(to_uint8(x), load_digits("train").images))
+        copied.append(memorisation(pixels(to_uint8(x)), train, test))
     np.testing.assert_allclose(found["fd"].values, expected, rtol=1e-5)
     np.testing.assert_allclose(found["fd"].mean, np.mean(expected), rtol=1e-5)
     np.testing.assert_allclose(found["fd"].spread, np.std(expected, ddof=1), rtol=1e-3)
+    np.testing.assert_allclose(found["memorisation"].values, copied, rtol=1e-4)
 
     written = record(tmp_path / "evaluation")
     assert written["metrics"]["fd"]["shown"] == "digits-FD"
@@ -117,6 +123,21 @@ def test_a_split_and_its_mirror_images_are_a_reference_too(model, tmp_path):
     np.testing.assert_allclose(row.mean, distance(to_uint8(x), both), rtol=1e-5)
     written = record(tmp_path / "a")["reference"]
     assert written == {"set": "digits/test", "flip": True, "n": 598}
+
+
+def test_the_protocol_says_how_many_samples_and_how_they_are_rounded(
+    model, tmp_path, monkeypatch
+):
+    fixed = {"num": 50, "rounding": round_down}
+    other = dataclasses.replace(PROTOCOLS["classifier"], **fixed)
+    monkeypatch.setitem(PROTOCOLS, "openai", other)
+    options = {"seeds": 1, "metrics": ("fd",), "draw": {"num": None, "steps": 2}}
+    (row,) = evaluate(tmp_path, protocol="openai", **options)
+    x = model["ema"].sample(0, 50, steps=2, label=np.arange(50) % 10)
+    train = load_digits("train").images
+    down, usual = (distance(f(x), train) for f in (round_down, to_uint8))
+    assert abs(down / usual - 1) > 5e-5  # or it could not tell them apart
+    np.testing.assert_allclose(row.mean, down, rtol=1e-5)
 
 
 def test_a_killed_evaluation_draws_only_what_is_missing(model, tmp_path, monkeypatch):
@@ -417,12 +438,16 @@ def test_the_notes_say_what_a_reader_must_know():
 def test_the_likelihood_joins_the_table(model, tmp_path, monkeypatch):
     monkeypatch.setattr(command.build, "load_images", some_digits)
     rows = evaluate(
-        tmp_path, seeds=1, metrics=("fd",), likelihood=True, draw={"steps": 2}
+        tmp_path,
+        seeds=1,
+        metrics=("fd",),
+        likelihood=True,
+        draw={"steps": 2, "seed": 4, "weights": "raw"},
     )
     bits = rows[-1]
     images = some_digits(None, "test")
     x = images.images / np.float32(127.5) - 1
-    found = model["ema"].bits_per_dim(0, x, label=images.labels).total
+    found = model["raw"].bits_per_dim(4, x, label=images.labels).total
     np.testing.assert_allclose(bits.mean, found.mean(), rtol=1e-4)
     np.testing.assert_allclose(bits.spread, found.std(ddof=1) / np.sqrt(20), rtol=1e-3)
 
