@@ -75,10 +75,12 @@ def _update(schedule, state, i, estimate, noise, *, lower_order_final):
     del noise
     x0s = (estimate.x0, *state.past)
     order = allowed_order(i + 1, state.known, 2, lower=lower_order_final)
-    # No step led to the first index, where the levels above may make NaN of a gradient.
-    index = jnp.clip(i, 0, max(schedule.num_steps - 2, 0))
-    corrected = unipc_correct(schedule, state.base, index, x0s, order=order)
-    base = jnp.where(state.known == 0, state.x, corrected)
+    base = state.x
+    if schedule.num_steps > 1:
+        # No step led to the first index, whose level above may make NaN of a gradient.
+        index = jnp.clip(i, 0, schedule.num_steps - 2)
+        corrected = unipc_correct(schedule, state.base, index, x0s, order=order)
+        base = jnp.where(state.known == 0, state.x, corrected)
     order = allowed_order(i, state.known + 1, 2, lower=lower_order_final)
     x = dpm_solver_pp_update(
         schedule, base, i, estimate, past=state.past[:1], order=order
