@@ -1,6 +1,5 @@
 """A training run, read from top to bottom."""
 
-import collections
 import contextlib
 import dataclasses
 import json
@@ -40,15 +39,10 @@ from ddpm_jax.training.feed import (
     read_source,
 )
 from ddpm_jax.training.memory import check_fits
-from ddpm_jax.training.report import Report, finite_mean
+from ddpm_jax.training.report import Report
 from ddpm_jax.training.setup import cautions, make_update
 from ddpm_jax.training.signals import stop_signals
-
-SKIPS_IN_A_ROW = 100  # updates left out one after another that end a run
-
-# Updates that may run ahead of the check that their loss is finite. The device never
-# waits for the host, and a checkpoint is saved only after all before it were checked.
-AHEAD = 2
+from ddpm_jax.training.updates import AHEAD, SKIPS_IN_A_ROW, Updates
 
 
 class Outcome(NamedTuple):
@@ -200,76 +194,19 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
 
         batches = feed.batches(train.seed, train.batch_size, first_step)
         stack.callback(batches.close)
-        pending: collections.deque = collections.deque()
-        losses: list[float] = []  # since the last checkpoint
+        updates = Updates(manager, workdir, report)
         patience = SKIPS_IN_A_ROW if train.on_nonfinite == "skip" else 1
-        in_a_row = 0  # updates that were not finite
-
-        def check_pending(ahead: int) -> None:
-            nonlocal in_a_row
-            while len(pending) > ahead:
-                number, metrics = pending.popleft()
-                metrics = {name: float(value) for name, value in metrics.items()}
-                found = _not_finite(number, metrics)
-                in_a_row = in_a_row + 1 if found else 0
-                if in_a_row >= patience:
-                    manager.wait_until_finished()
-                    good = checkpoints.latest_step(manager)
-                    kept = "no checkpoint yet" if good is None else f"step {good}"
-                    raise FloatingPointError(
-                        f"{found}: training stopped; the newest good checkpoint in "
-                        f"{workdir} is {kept}"
-                    )
-                losses.append(metrics["loss"])
-                if report is not None:
-                    report.step(number, metrics)
-
-        def save(measured: Mapping[str, float]) -> None:
-            check_pending(0)
-            loss = finite_mean(losses)
-            saved = runner.to_saved(state)
-            checkpoints.save(
-                manager, saved, to_dict(config), loss=loss, measured=measured
-            )
-            losses.clear()
-
-        def averaged() -> Model:
-            return Model(
-                params=parallel.weights_here(state.ema_params),
-                schedule=schedule,
-                config=config,
-                network=network,
-                step=step,
-            )
-
-        def measure() -> Mapping[str, float]:
-            check_pending(0)
-            values = evaluate(averaged())
-            if report is not None:
-                report.measured(step, values, during.shown(values))
-            return values
-
-        def show() -> None:
-            check_pending(0)
-            model = averaged()
-            if report is None:
-                return
-            picture = draw(model)
-            path = workdir / "samples" / f"step_{step:07d}.png"
-            path.parent.mkdir(exist_ok=True)
-            save_png(path, picture, origin={"run": workdir, "step": step})
-            report.picture("samples", picture, step)
-            report.say(f"drew {path}")
-
         ahead = AHEAD
         if jax.default_backend() == "cpu" and jax.process_count() > 1:
             ahead = 0  # JAX's CPU collectives may wait for each other for ever
-        step = first_step
+
+        # The run.
+        step, told = first_step, to_dict(config)
         while step < train.num_steps and not stop.asked(step):
             state, metrics = runner.update(state, data, next(batches))
             step += 1
-            pending.append((step, metrics))
-            check_pending(ahead)
+            updates.add(step, metrics)
+            updates.check(ahead, patience)
             last = step == train.num_steps
             compiled = step == first_step + 1  # which took longer than an update
             saves = last or step % train.checkpoint_every == 0
@@ -277,16 +214,34 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
             measures = plan.every is not None and (
                 step % plan.every == 0 or (saves and train.keep_best > 0)
             )
-            measured = measure() if measures else {}
+            if saves or shows or measures:
+                updates.check(0, patience)
+            if shows or measures:
+                model = Model(
+                    params=parallel.weights_here(state.ema_params),
+                    schedule=schedule,
+                    config=config,
+                    network=network,
+                    step=step,
+                )
+            measured: Mapping[str, float] = {}
+            if measures:
+                measured = evaluate(model)
+                if report is not None:
+                    report.measured(step, measured, during.shown(measured))
             if saves:
-                save(measured)
-            if shows:
-                show()
+                saved, loss = runner.to_saved(state), updates.mean_loss()
+                checkpoints.save(manager, saved, told, loss=loss, measured=measured)
+            if shows and report is not None:
+                path = workdir / "samples" / f"step_{step:07d}.png"
+                _show(report, path, draw(model), step)
             if report is not None and (compiled or saves or shows or measures):
                 report.restart_clock()
-        check_pending(0)
+        updates.check(0, patience)
         if stop.by is not None:
-            save({})  # unranked: what measures it may take longer than there is left
+            # Unranked: what measures it may take longer than there is left.
+            saved, loss = runner.to_saved(state), updates.mean_loss()
+            checkpoints.save(manager, saved, told, loss=loss, measured={})
             manager.wait_until_finished()
             if report is not None:
                 report.say(
@@ -297,13 +252,12 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
     return Outcome(step, stop.by if step < train.num_steps else None)
 
 
-def _not_finite(step: int, metrics: dict[str, float]) -> str | None:
-    """What of an update is not finite, in words, or None."""
-    # A gradient may be no number where the loss is one; the weights then are none.
-    for name, what in (("loss", "loss"), ("grad_norm", "gradient's norm")):
-        if not np.isfinite(metrics[name]):
-            return f"the {what} of step {step} is {metrics[name]}"
-    return None
+def _show(report: Report, path: pathlib.Path, picture: np.ndarray, step: int) -> None:
+    """Writes a grid of samples, and tells of it."""
+    path.parent.mkdir(exist_ok=True)
+    save_png(path, picture, origin={"run": path.parent.parent, "step": step})
+    report.picture("samples", picture, step)
+    report.say(f"drew {path}")
 
 
 def _check_same_model(manager, step: int, config: Config, workdir) -> Config:
