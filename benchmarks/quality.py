@@ -123,7 +123,9 @@ def main() -> None:
         return observe(network, given, protocol, METRICS, reference=reference)
 
     real = dataclasses.replace(
-        seen(train, reference=True), held_out=of_array(test, "test", {})
+        seen(train, reference=True),
+        trained=True,
+        held_out=of_array(test, "test", {}),
     )
     print("| images | digits-FD | precision | recall | coverage | memorisation | s |")
     print("|---|---|---|---|---|---|---|")
