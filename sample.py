@@ -12,6 +12,7 @@ import tyro
 import ddpm_jax
 from ddpm_jax import drawing, processes
 from ddpm_jax.command import Path, one_line_errors, parse, prepare_jax
+from ddpm_jax.profiling import check_profile, trace_walk
 from ddpm_jax.streams import outlive_readers
 
 
@@ -31,11 +32,15 @@ class Options:
     npz: bool = False  # also write samples.npz: uint8 (num, h, w, c)
     strip: bool = False  # also write the reverse chain of 8 images side by side
     gif: bool = False  # also write the reverse chain of the first batch, moving
+    # First trace so many steps of the sampler on a batch, compiled before, into
+    # OUT/profile; None = none
+    profile: int | None = None
     distributed: processes.Distributed = dataclasses.field(
         default_factory=processes.Distributed
     )
 
     def __post_init__(self):
+        check_profile(self.profile)
         if self.draw.num > drawing.SHOWN and not (self.png or self.npz):
             raise ValueError(
                 f"a grid holds {drawing.SHOWN} images: --num {self.draw.num} needs "
@@ -52,6 +57,10 @@ def main(options: Options) -> None:
     walk, steps, origin = drawing.walk_of(model, draw)
     out = options.out or options.workdir / "drawn"
     origin = {"workdir": str(options.workdir), **origin}
+    if options.profile is not None and processes.is_main():
+        traced = drawing.walk_by(model, draw, options.profile)
+        first = lambda: traced(0, min(draw.num, draw.batch_size))  # noqa: E731
+        print(trace_walk(out / "profile", first, options.profile, steps), flush=True)
     wanted = {x: getattr(options, x) for x in ("png", "npz", "strip", "gif")}
     beside = drawing.draw_into(out, walk, draw, steps, origin, **wanted)
     if processes.is_main():

@@ -26,7 +26,7 @@ def main() -> None:
         command = parse_train(sys.argv[1:], DEFAULT_CONFIG)
         processes.start(command.distributed)
         prepare_jax()
-        outcome = run(command.config, command.workdir)
+        outcome = run(command.config, command.workdir, profile=command.profile)
     if outcome.stopped_by is not None:
         sys.exit(128 + outcome.stopped_by)  # as a shell reports that signal
 

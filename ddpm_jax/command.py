@@ -25,6 +25,7 @@ from ddpm_jax.config import Config, UNetConfig
 from ddpm_jax.experiments import read_config
 from ddpm_jax.files import enclosing_run
 from ddpm_jax.processes import Distributed
+from ddpm_jax.profiling import check_profile
 from ddpm_jax.text import printable
 
 
@@ -32,6 +33,11 @@ from ddpm_jax.text import printable
 class _TrainCommand:
     config: Annotated[UNetConfig, tyro.conf.arg(name="")]  # its sections stand alone
     distributed: Distributed = dataclasses.field(default_factory=Distributed)
+    # Trace so many steady updates into WORKDIR/profile; None = none
+    profile: int | None = None
+
+    def __post_init__(self):
+        check_profile(self.profile)
 
 
 class TrainCommand(NamedTuple):
@@ -40,6 +46,7 @@ class TrainCommand(NamedTuple):
     config: Config
     workdir: pathlib.Path
     distributed: Distributed
+    profile: int | None
 
 
 _RENAMED = {  # options of old command lines
@@ -184,7 +191,8 @@ def parse_train(arguments: list[str], default_config: pathlib.Path) -> TrainComm
         args=overrides,
     )
     config = Config(**vars(command.config))
-    return TrainCommand(config, pathlib.Path(workdir), command.distributed)
+    where = pathlib.Path(workdir)
+    return TrainCommand(config, where, command.distributed, command.profile)
 
 
 class _Files(argparse.ArgumentParser):

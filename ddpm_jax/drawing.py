@@ -100,9 +100,27 @@ def walk_of(model: Model, draw: Draw) -> tuple[Walk, int, dict[str, Any]]:
             f"rederive belongs to the sampler ddim; got {draw.rederive} with "
             f"{draw.sampler}"
         )
-    sampler = build.make_sampler(draw.sampler, eta=draw.eta)
-    key, steps = jax.random.key(draw.seed), draw.steps or model.schedule.num_steps
-    how: dict[str, Any] = {"sampler": sampler, "every": max(1, steps // FRAMES)}
+    steps = draw.steps or model.schedule.num_steps
+    walk = walk_by(model, draw, max(1, steps // FRAMES))
+    walk(0, len(draw.label or (None,)))  # no step of it: what is refused is refused now
+    origin = draw.origin()
+    if draw.steps is None:
+        origin["spacing"] = None  # all steps are visited
+    elif draw.spacing is None:
+        betas = np.asarray(model.schedule.betas)
+        sampler = build.make_sampler(draw.sampler, eta=draw.eta)
+        origin["spacing"] = build.suitable_spacing(sampler, betas)
+    origin |= {"trained steps": model.step, "model": digest(model)}
+    return walk, steps, origin
+
+
+def walk_by(model: Model, draw: Draw, every: int) -> Walk:
+    """The walk that yields after every so many steps."""
+    key, sampler = (
+        jax.random.key(draw.seed),
+        build.make_sampler(draw.sampler, eta=draw.eta),
+    )
+    how: dict[str, Any] = {"sampler": sampler, "every": every}
     names = ("steps", "spacing", "lambda_min", "guidance", "rederive")
     how |= {x: getattr(draw, x) for x in names}
 
@@ -110,15 +128,7 @@ def walk_of(model: Model, draw: Draw) -> tuple[Walk, int, dict[str, Any]]:
         label = draw.labels(first, count)
         return model.sample_iter(key, count, first=first, label=label, **how)
 
-    walk(0, len(draw.label or (None,)))  # no step of it: what is refused is refused now
-    origin = draw.origin()
-    if draw.steps is None:
-        origin["spacing"] = None  # all steps are visited
-    elif draw.spacing is None:
-        betas = np.asarray(model.schedule.betas)
-        origin["spacing"] = build.suitable_spacing(sampler, betas)
-    origin |= {"trained steps": model.step, "model": digest(model)}
-    return walk, steps, origin
+    return walk
 
 
 def digest(model: Any) -> str:

@@ -21,12 +21,13 @@ MAY_IMPORT = {
     "streams": set(),
     "progress": set(),
     "mesh": set(),
+    "profiling": {"checks"},
     "images": {"files"},
     "data": set(),
     "build": {"checks", "config", "data", "diffusion", "networks"},
     "processes": set(),
     "experiments": {"config"},
-    "command": {"config", "experiments", "files", "processes", "text"},
+    "command": {"config", "experiments", "files", "processes", "profiling", "text"},
     "ownership": {"processes"},
     "export": {"config", "diffusion"},
     "model": {
@@ -35,7 +36,8 @@ MAY_IMPORT = {
     },
     "training": {
         *("build", "config", "data", "diffusion", "evaluation", "files", "images"),
-        *("mesh", "model", "networks", "ownership", "processes", "progress"),
+        *("mesh", "model", "networks", "ownership", "processes", "profiling"),
+        "progress",
     },
     "drawing": {
         *("build", "checks", "files", "images", "model", "ownership", "processes"),

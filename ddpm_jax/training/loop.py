@@ -29,6 +29,7 @@ from ddpm_jax.images import grid, save_png, to_uint8
 from ddpm_jax.model import Model
 from ddpm_jax.networks import Network
 from ddpm_jax.ownership import claimed
+from ddpm_jax.profiling import UpdateTrace, check_profile
 from ddpm_jax.training import checkpoints, parallel
 from ddpm_jax.training.feed import (
     as_source,
@@ -58,6 +59,7 @@ def run(
     *,
     data: Any = None,
     network: Network | None = None,
+    profile: int | None = None,
 ) -> Outcome:
     """Trains as `config` says, from the newest checkpoint in `workdir` if there is one.
 
@@ -71,6 +73,7 @@ def run(
             `ddpm_jax.data`. Their size is put into the config.
         network: a network of one's own, in place of the config's U-Net; `load` needs
             the same.
+        profile: trace so many steady updates into `workdir`/profile; None = none.
 
     Raises:
         ValueError: if the workdir holds a run of another model, a checkpoint cannot be
@@ -79,6 +82,7 @@ def run(
         OSError: if the workdir cannot be written, or another run is using it.
     """
     workdir = pathlib.Path(workdir)
+    check_profile(profile)
     if network is not None:
         own = dataclasses.replace(config.network, own=type(network).__qualname__)
         config = dataclasses.replace(config, network=own)
@@ -90,10 +94,16 @@ def run(
     else:
         build.check_network(network, config)
     with claimed(workdir, "workdir"):
-        return _run(_as_begun(config, workdir), workdir, data, network)
+        return _run(_as_begun(config, workdir), workdir, data, network, profile)
 
 
-def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> Outcome:
+def _run(
+    config: Config,
+    workdir: pathlib.Path,
+    data: Any,
+    network: Network,
+    profile: int | None,
+) -> Outcome:
     """The run itself, in a workdir that is its own."""
     # What is trained: images, network, objective, optimiser.
     train = config.train
@@ -146,6 +156,11 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
         before = None
         if newest >= 0:
             before = _check_same_model(manager, first_step, config, workdir).data
+        trace = None
+        if profile is not None:
+            place, last = workdir / "profile", train.num_steps
+            trace = UpdateTrace(place, profile, first=first_step, last=last)
+            stack.callback(trace.close)
         if first_step >= train.num_steps:
             if main:
                 print(
@@ -203,7 +218,8 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
         # The run.
         step, told = first_step, to_dict(config)
         while step < train.num_steps and not stop.asked(step):
-            state, metrics = runner.update(state, data, next(batches))
+            with jax.profiler.StepTraceAnnotation("update", step_num=step + 1):
+                state, metrics = runner.update(state, data, next(batches))
             step += 1
             updates.add(step, metrics)
             updates.check(ahead, patience)
@@ -237,6 +253,11 @@ def _run(config: Config, workdir: pathlib.Path, data: Any, network: Network) -> 
                 _show(report, path, draw(model), step)
             if report is not None and (compiled or saves or shows or measures):
                 report.restart_clock()
+            if trace is not None and report is not None:
+                if (ended := trace.after(step, state)) is not None:
+                    report.say(ended)
+                    updates.check(0, patience)
+                    report.restart_clock()
         updates.check(0, patience)
         if stop.by is not None:
             # Unranked: what measures it may take longer than there is left.
