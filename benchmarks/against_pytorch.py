@@ -13,7 +13,6 @@ also flips the images, which PyTorch's come without. A sampler step is one of DD
 """
 
 import argparse
-import json
 import os
 import pathlib
 import runpy
@@ -22,7 +21,7 @@ import time
 from typing import NamedTuple
 
 import numpy as np
-from measure import spread
+from measure import keep, spread
 from workers import Worker
 
 HERE = pathlib.Path(__file__).parent
@@ -153,15 +152,6 @@ def show(case: str, step: str, result: dict) -> None:
         f"({ratio['low']:.3f} to {ratio['high']:.3f}), {len(ratio['rounds'])} rounds",
         flush=True,
     )
-
-
-def keep(path: pathlib.Path, case: str, found: dict) -> None:
-    """Puts the case into the file; steps and cases not measured now stay."""
-    cases = json.loads(path.read_text()) if path.exists() else {}
-    cases[case] = cases.get(case, {}) | found
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(cases, indent=2, default=float) + "\n")
-    print(f"wrote {path}", flush=True)
 
 
 def main() -> None:

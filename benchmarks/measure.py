@@ -116,6 +116,15 @@ def write(path: pathlib.Path, result: dict[str, Any]) -> None:
     print(f"wrote {path}")
 
 
+def keep(path: pathlib.Path, name: str, found: dict[str, Any]) -> None:
+    """Puts what was found into a JSON file under a name; all else in it stays."""
+    whole = json.loads(path.read_text()) if path.exists() else {}
+    whole[name] = whole.get(name, {}) | found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(whole, indent=2, default=float) + "\n")
+    print(f"wrote {name} into {path}", flush=True)
+
+
 def _processor() -> str:
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
