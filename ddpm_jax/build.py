@@ -36,6 +36,7 @@ from ddpm_jax.diffusion.noise import Key, fold_in, threefry_key
 from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Schedule, concrete
 from ddpm_jax.networks import Network, UNet
+from ddpm_jax.networks.convolutions import DIRECT, WINOGRAD, Convolutions
 from ddpm_jax.networks.presets import IMPROVED_INIT
 
 BETAS: dict[str, Callable] = {
@@ -242,8 +243,17 @@ def make_network(config: Config) -> UNet:
     return UNet(
         out_channels=out_channels(config),
         num_classes=config.data.num_classes,
+        convolutions=_convolutions(),
         **fields,
     )
+
+
+def _convolutions() -> Convolutions:
+    """The faster ones here. On many devices Winograd's gradients, taken apart as they
+    are, would be summed between the devices in sixteen parts.
+    """
+    alone = jax.default_backend() == "cpu" and jax.device_count() == 1
+    return WINOGRAD if alone else DIRECT
 
 
 def out_channels(config: Config) -> int:

@@ -29,7 +29,8 @@ from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.export import export_sampler
 from ddpm_jax.images import grid, to_picture, to_uint8
 from ddpm_jax.mesh import BATCH_AXES, make_mesh
-from ddpm_jax.networks import Network
+from ddpm_jax.networks import Network, UNet
+from ddpm_jax.networks.convolutions import DIRECT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -291,7 +292,11 @@ class Model:
 
         Options and errors are those of `export.export_sampler`.
         """
-        export_sampler(self, path, **options)
+        model = self
+        if isinstance(self.network, UNet):  # the file may run on another platform
+            network = self.network.clone(convolutions=DIRECT)
+            model = dataclasses.replace(self, network=network)
+        export_sampler(model, path, **options)
 
     def show(self, images: jax.Array, *, columns: int | None = None) -> "Image":
         """A grid of images (num, h, w, c) in [-1, 1], as a notebook displays it."""

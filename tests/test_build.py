@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from ddpm_jax import build
-from ddpm_jax.config import ClipConfig, DiffusionConfig, ScheduleConfig
+from ddpm_jax.config import ClipConfig, Config, DiffusionConfig, ScheduleConfig
 from ddpm_jax.diffusion import importance, losses, samplers, schedules, transitions
 from ddpm_jax.diffusion.variances import Variance
+from ddpm_jax.networks.convolutions import DIRECT, WINOGRAD
 
 SCHEDULE = ScheduleConfig(num_steps=8, start=0.05, end=0.5)
 CHAIN = schedules.make_schedule(np.linspace(0.05, 0.5, 8))
@@ -221,3 +222,15 @@ def test_ddim_has_the_eta_that_is_asked_for():
         np.testing.assert_array_equal(first, second)
     assert np.abs(draws[2] - draws[0]).max() > 0.01
     assert np.abs(draws[2] - draws[4]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "backend, devices, expected",
+    [("cpu", 1, WINOGRAD), ("cpu", 2, DIRECT), ("gpu", 1, DIRECT)],
+)
+def test_convolutions_are_winograd_s_on_one_cpu_device(
+    backend, devices, expected, monkeypatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    assert build.make_network(Config()).convolutions == expected

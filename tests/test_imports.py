@@ -13,6 +13,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "ddpm_jax"
 MAY_IMPORT = {
     "diffusion": set(),
     "networks": set(),
+    "allocator": set(),
     "checks": set(),
     "text": set(),
     "network_config": {"checks"},

@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.networks.convolutions import Convolution, direct, direct_upsampled
+
 Initializer = Callable[..., jax.Array]
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -72,6 +74,30 @@ class Dropout(nn.Module):
         return jnp.where(keep, x / (1 - self.rate), 0)
 
 
+class Conv(nn.Module):
+    """A convolution of 1x1 or 3x3 pixels, stride 1, of the same size, with a bias.
+
+    Attributes:
+        convolve: the 3x3 convolution; parameters do not depend on it.
+    """
+
+    features: int
+    size: int
+    dtype: Any = jnp.float32
+    kernel_init: Initializer = ddpm_init
+    convolve: Convolution = direct
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, h, w, c) -> (b, h, w, features)."""
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        x = x.astype(self.dtype)
+        y = x @ kernel[0, 0] if self.size == 1 else self.convolve(x, kernel)
+        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+
+
 class ResBlock(nn.Module):
     """The residual block (DDPM, appendix B): two convolutions, told the time between.
 
@@ -93,6 +119,7 @@ class ResBlock(nn.Module):
     dtype: Any = jnp.float32
     kernel_init: Initializer = ddpm_init
     zero_init: Initializer = ddpm_zero_init
+    convolve: Convolution = direct
 
     @nn.compact
     def __call__(
@@ -105,9 +132,7 @@ class ResBlock(nn.Module):
         """(b, h, w, c), (b, e) -> (b, h', w', features); `train` turns dropout on."""
 
         def conv(features, size, name, init=self.kernel_init):
-            return nn.Conv(
-                features, (size, size), dtype=self.dtype, kernel_init=init, name=name
-            )
+            return Conv(features, size, self.dtype, init, self.convolve, name=name)
 
         def norm(name):
             return GroupNorm(
@@ -216,54 +241,12 @@ class Upsample(nn.Module):
 
     dtype: Any = jnp.float32
     kernel_init: Initializer = ddpm_init
+    convolve: Convolution = direct_upsampled
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Doubles both sides."""
-        conv = UpsampledConv(x.shape[-1], self.dtype, self.kernel_init, name="conv")
+        conv = Conv(
+            x.shape[-1], 3, self.dtype, self.kernel_init, self.convolve, name="conv"
+        )
         return conv(x)
-
-
-class UpsampledConv(nn.Module):
-    """The 3x3 convolution of an image of twice the size, which is never made.
-
-    Of the 3x3 pixels of the larger image that an output pixel reads, some are one pixel
-    of the smaller: which, depends only on whether its row and column are odd. So each
-    of the four kinds of output pixels is a 2x2 convolution of the smaller image, with
-    sums of the kernel's taps: 4 products in place of 9. The parameters are those of the
-    3x3 convolution.
-    """
-
-    features: int
-    dtype: Any = jnp.float32
-    kernel_init: Initializer = ddpm_init
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(b, h, w, c) -> (b, 2h, 2w, features)."""
-        shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        x = x.astype(self.dtype)
-
-        def outputs(row: int, column: int) -> jax.Array:
-            taps = _summed(_summed(kernel, 0, row), 1, column).astype(self.dtype)
-            padding = [(1 - odd, odd) for odd in (row, column)]
-            return jax.lax.conv_general_dilated(
-                x, taps, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-
-        # One convolution with four times the features would have a backward pass that
-        # XLA's CPU backend computes a hundred times slower.
-        rows = [jnp.stack([outputs(i, 0), outputs(i, 1)], axis=3) for i in (0, 1)]
-        b, h, w, _ = x.shape
-        y = jnp.stack(rows, axis=2)  # (b, h, 2, w, 2, features)
-        y = y.reshape(b, 2 * h, 2 * w, self.features)
-        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
-
-
-def _summed(kernel: jax.Array, axis: int, odd: int) -> jax.Array:
-    """Three taps as two: an even pixel reads (i - 1, i, i), an odd (i, i, i + 1)."""
-    first, second, third = jnp.split(kernel, 3, axis)
-    pair = (first + second, third) if odd else (first, second + third)
-    return jnp.concatenate(pair, axis)

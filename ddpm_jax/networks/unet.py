@@ -14,10 +14,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.networks.convolutions import DIRECT, Convolutions
 from ddpm_jax.networks.embeddings import LabelEmbedding, TimeEmbedding
 from ddpm_jax.networks.layers import (
     Attention,
     AttentionBlock,
+    Conv,
     Downsample,
     GroupNorm,
     Initializer,
@@ -49,6 +51,8 @@ class UNet(nn.Module):
         remat: recompute the blocks in the backward pass, to save memory.
         attention: (q, k, v), each (b, pixels, heads, channels) -> the same shape; for a
             fused one pass a partial of `jax.nn.dot_product_attention`.
+        convolutions: how the 3x3 convolutions are computed; parameters and numbers are
+            the same.
 
         null_label: the embedding's last row, n, is "no label" (Ho and Salimans, 2022);
             guided diffusion's class-conditional networks have no such row.
@@ -79,6 +83,7 @@ class UNet(nn.Module):
     dtype: Any = jnp.float32
     remat: bool = False
     attention: Attention = jax.nn.dot_product_attention
+    convolutions: Convolutions = DIRECT
 
     null_label: bool = True
     mid_attention_norm: bool = True
@@ -129,7 +134,7 @@ class UNet(nn.Module):
                 h = self._attend(h, f"{side}_attention_{i}")
             return h
 
-        h = self._conv(widths[0], "conv_in")(x)
+        h = self._conv(widths[0], self.dtype, self.kernel_init, "conv_in")(x)
         skips = [h]
         for level, width in enumerate(widths):
             for i in range(self.num_blocks):
@@ -156,7 +161,7 @@ class UNet(nn.Module):
                 if self.resblock_updown:
                     h = residual(h, width, name, nearest_upsample)
                 else:
-                    h = Upsample(self.dtype, self.kernel_init, name=name)(h)
+                    h = self._upsample(name)(h)
 
         return self._output(h)
 
@@ -207,6 +212,7 @@ class UNet(nn.Module):
             dtype=self.dtype,
             kernel_init=self.kernel_init,
             zero_init=self.zero_init,
+            convolve=self.convolutions.same,
             name=name,
         )
         return block(h, embedding, train, dropout_keys)
@@ -243,27 +249,20 @@ class UNet(nn.Module):
             self.downsample_padding, self.dtype, self.kernel_init, name=name
         )
 
-    def _conv(self, features: int, name: str) -> nn.Conv:
-        return nn.Conv(
-            features,
-            (3, 3),
-            dtype=self.dtype,
-            kernel_init=self.kernel_init,
-            name=name,
+    def _upsample(self, name: str) -> Upsample:
+        return Upsample(
+            self.dtype, self.kernel_init, self.convolutions.upsampled, name=name
         )
+
+    def _conv(self, features: int, dtype: Any, init: Initializer, name: str) -> Conv:
+        return Conv(features, 3, dtype, init, self.convolutions.same, name=name)
 
     def _output(self, h: jax.Array) -> jax.Array:
         """The last norm and convolution, in float32 whatever came before."""
         norm = GroupNorm(
             self.num_groups, epsilon=self.norm_eps, dtype=jnp.float32, name="norm_out"
         )
-        conv = nn.Conv(
-            self.out_channels,
-            (3, 3),
-            dtype=jnp.float32,
-            kernel_init=self.zero_init,
-            name="conv_out",
-        )
+        conv = self._conv(self.out_channels, jnp.float32, self.zero_init, "conv_out")
         return conv(nn.swish(norm(h)))
 
     def _check(self, x: jax.Array, t: jax.Array) -> None:

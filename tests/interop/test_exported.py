@@ -20,6 +20,7 @@ from ddpm_jax.config import (
 from ddpm_jax.diffusion.samplers import ddim, unipc
 from ddpm_jax.export import export_sampler
 from ddpm_jax.model import Model
+from ddpm_jax.networks.convolutions import DIRECT, WINOGRAD
 
 SCHEDULE = ScheduleConfig(kind="linear", num_steps=8, end=0.4)
 
@@ -208,3 +209,15 @@ def test_without_flatbuffers_it_says_what_to_install(guided, tmp_path, monkeypat
     with pytest.raises(ImportError, match=r"pip install 'ddpm_jax\[export\]'"):
         export_sampler(guided, tmp_path / "sampler.jax")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_has_no_convolutions_of_this_machine_alone(tmp_path, monkeypatch):
+    """What is fastest on one CPU here would not be on the GPU that reads it."""
+    model = make_model()
+    network = model.network.clone(convolutions=WINOGRAD)
+    exported = []
+    monkeypatch.setattr(
+        "ddpm_jax.model.export_sampler", lambda model, path: exported.append(model)
+    )
+    dataclasses.replace(model, network=network).export(tmp_path / "file")
+    assert exported[0].network == model.network.clone(convolutions=DIRECT)

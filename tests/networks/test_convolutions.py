@@ -1,0 +1,104 @@
+"""Every way of convolving gives the numbers of the definition, and its derivatives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpm_jax.networks import convolutions
+from ddpm_jax.networks.convolutions import DIRECT, WINOGRAD
+from ddpm_jax.networks.layers import nearest_upsample
+
+
+def large(x, kernel):
+    return DIRECT.same(nearest_upsample(x), kernel)
+
+
+def by_hand(x, kernel):
+    """The definition, in float64: a sum over the nine shifted images."""
+    h, w = x.shape[1:3]
+    x = np.pad(np.asarray(x, np.float64), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    kernel = np.asarray(kernel, np.float64)
+    return sum(
+        x[:, i : i + h, j : j + w] @ kernel[i, j] for i in range(3) for j in range(3)
+    )
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Winograd's filtering on the small images of a test, too."""
+    monkeypatch.setattr(convolutions, "_worthwhile", lambda x, kernel: True)
+
+
+def some(channels, features, height=4, width=6):
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = jax.random.normal(keys[0], (2, height, width, channels))
+    kernel = jax.random.normal(keys[1], (3, 3, channels, features))
+    tangents = (
+        jax.random.normal(keys[2], x.shape),
+        jax.random.normal(keys[3], kernel.shape),
+    )
+    return (x, kernel), tangents
+
+
+@pytest.mark.parametrize(
+    "function, definition",
+    [
+        (DIRECT.same, by_hand),
+        (WINOGRAD.same, by_hand),
+        (DIRECT.upsampled, large),
+        (WINOGRAD.upsampled, large),
+    ],
+)
+def test_values_are_the_definition_s(function, definition, always):
+    (x, kernel), _ = some(5, 3)
+    np.testing.assert_allclose(
+        function(x, kernel), definition(x, kernel), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "function, definition",
+    [
+        (WINOGRAD.same, DIRECT.same),
+        (DIRECT.upsampled, large),
+        (WINOGRAD.upsampled, large),
+    ],
+)
+def test_derivatives_are_the_definition_s(function, definition, always):
+    """Of both arguments, forward and backward, through what follows."""
+    at, tangents = some(5, 3)
+
+    def outcome(function):
+        def total(*arguments):
+            return jnp.sum(jnp.sin(function(*arguments)))
+
+        return jax.grad(total, (0, 1))(*at), jax.jvp(function, at, tangents)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        outcome(function),
+        outcome(definition),
+    )
+
+
+@pytest.mark.parametrize(
+    "height, width, channels, dtype, products",
+    [
+        (16, 16, 128, "float32", 16),
+        (15, 16, 128, "float32", 0),
+        (16, 15, 128, "float32", 0),
+        (4, 4, 128, "float32", 0),
+        (16, 16, 64, "float32", 0),
+        (256, 256, 128, "float32", 0),
+        (16, 16, 128, "bfloat16", 0),
+    ],
+)
+def test_winograd_s_filtering_is_taken_where_it_is_faster(
+    height, width, channels, dtype, products
+):
+    x = jax.ShapeDtypeStruct((1, height, width, channels), dtype)
+    kernel = jax.ShapeDtypeStruct((3, 3, channels, channels), dtype)
+    text = str(jax.make_jaxpr(WINOGRAD.same)(x, kernel))
+    assert text.count("dot_general[") == products
+    assert text.count("conv_general_dilated[") == (products == 0)
