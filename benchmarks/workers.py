@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ddpm_jax.allocator import keep_freed_memory
+
 
 class Worker:
     """A script in a process of its own, which `serve`s."""
@@ -48,7 +50,12 @@ class Worker:
 
 
 def serve(handlers: dict[str, Callable[..., dict[str, Any]]]) -> None:
-    """Answers requests until there are no more; what is printed goes to stderr."""
+    """Answers requests until there are no more; what is printed goes to stderr.
+
+    Freed memory stays with the process, as in train.py: PyTorch's, too, which gains by
+    it.
+    """
+    keep_freed_memory()
     out, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
         request = json.loads(line)
