@@ -9,6 +9,7 @@ import types
 
 import jax
 import pytest
+from toy import SMALL
 
 from ddpm_jax import command
 from ddpm_jax.evaluation.likelihood import __main__ as likelihood
@@ -199,7 +200,8 @@ def test_a_platform_that_is_not_there_is_named(monkeypatch, error):
 def test_a_run_outlives_its_reader_whatever_it_is_called(tmp_path):
     """Its workdir is no ASCII, stdout is; stderr is closed, and nobody reads on."""
     workdir = tmp_path / "Läufe"
-    options = "--train.num-steps 3 --train.log-every 1 --sample.steps 2"
+    options = "--train.num-steps 3 --train.log-every 1 --sample.steps 2 "
+    options += " ".join(SMALL)
     done = subprocess.run(
         f'set -o pipefail; "{sys.executable}" train.py --config configs/smoke.py '
         f'--workdir "{workdir}" {options} 2>&- | head -c 1',

@@ -10,11 +10,10 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from toy import toy_model
+from toy import small_config, toy_model
 
 import ddpm_jax
 from ddpm_jax import drawing, progress
-from ddpm_jax.command import read_config
 from ddpm_jax.diffusion.samplers import ddim
 from ddpm_jax.images import grid, strip, to_picture, to_uint8
 from ddpm_jax.ownership import claimed
@@ -33,30 +32,10 @@ def script():
 SAMPLE = script()
 
 
-def short(classes):
-    smoke = read_config(ROOT / "configs" / "smoke.py")
-    return dataclasses.replace(
-        smoke,
-        data=dataclasses.replace(smoke.data, num_classes=classes),
-        diffusion=dataclasses.replace(
-            smoke.diffusion, label_dropout=0.1 if classes else 0.0
-        ),
-        train=dataclasses.replace(smoke.train, num_steps=2),
-        sample=dataclasses.replace(smoke.sample, num=4, steps=2),
-    )
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
-    loop.run(short(10), workdir)
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def unconditional(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("unconditional")
-    loop.run(short(None), workdir)
+    loop.run(small_config(), workdir)
     return workdir
 
 
@@ -258,15 +237,22 @@ def test_refusals_name_the_rule(run, tmp_path, options, line):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def unconditional(monkeypatch):
+    """Has every draw read a toy that knows no labels."""
+    model = toy_model(size=8, classes=None)
+    monkeypatch.setattr(ddpm_jax, "load", lambda path, *, weights, agree: model)
+
+
 @pytest.mark.parametrize("options", [{}, {"guidance": 2.0}])
 def test_a_label_needs_a_conditional_model(unconditional, tmp_path, options):
     with pytest.raises(ValueError, match="no labels"):
-        draw(unconditional, tmp_path, label=(3,), **options)
+        draw(tmp_path, tmp_path, label=(3,), **options)
 
 
 def test_guidance_needs_a_conditional_model(unconditional, tmp_path):
     with pytest.raises(ValueError, match="class-conditional"):
-        draw(unconditional, tmp_path, guidance=2.0)
+        draw(tmp_path, tmp_path, guidance=2.0)
 
 
 def test_a_folder_has_one_draw_at_a_time(run, tmp_path):

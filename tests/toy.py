@@ -1,11 +1,13 @@
 """A model of a few numbers: what the glue does with it can be computed by hand."""
 
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
 
 from ddpm_jax import build
+from ddpm_jax.command import read_config
 from ddpm_jax.config import (
     Config,
     DataConfig,
@@ -17,6 +19,35 @@ from ddpm_jax.config import (
     TrainConfig,
 )
 from ddpm_jax.model import Model
+
+SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.py"
+# The network of `small_config` on the command line.
+SMALL = ["--network.multipliers", "1", "--network.num-blocks", "1"]
+SMALL += ["--network.attention-resolutions"]
+
+
+def small_config(num_steps=2, classes=10, *, diffusion=None, **train):
+    """The smoke run of so few updates, with hardly a U-Net, which compiles soon."""
+    smoke = read_config(SMOKE)
+    dropout = {"label_dropout": 0.1 if classes else 0.0}
+    sections = {
+        "data": {"num_classes": classes},
+        "network": {
+            "multipliers": (1,),
+            "num_blocks": 1,
+            "attention_resolutions": (),
+        },
+        "diffusion": dropout | (diffusion or {}),
+        "train": {"num_steps": num_steps, **train},
+        "sample": {"every": 10_000, "steps": 2, "num": 4},
+    }
+    return dataclasses.replace(
+        smoke,
+        **{
+            name: dataclasses.replace(getattr(smoke, name), **fields)
+            for name, fields in sections.items()
+        },
+    )
 
 
 @dataclasses.dataclass(frozen=True)

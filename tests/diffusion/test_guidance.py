@@ -13,8 +13,9 @@ LABEL = jnp.asarray([3, 1, 4, 1], jnp.int32)
 
 
 def conditional(x, t, label):
+    """Rounded once, so that every program of it gives the same bits."""
     column = (-1, *(1,) * (x.ndim - 1))
-    return jnp.sin(x + label.reshape(column)) + 0.01 * t.reshape(column)
+    return jnp.abs(x + label.reshape(column)) + t.reshape(column) / 1024
 
 
 COND = conditional(X, T, LABEL)

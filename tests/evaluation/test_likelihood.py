@@ -2,39 +2,27 @@
 
 import dataclasses
 import json
-import pathlib
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import toy_model
+from toy import small_config, toy_model
 
 from ddpm_jax import build, loading
-from ddpm_jax.command import read_config
 from ddpm_jax.data import to_float
 from ddpm_jax.evaluation.likelihood import __main__ as likelihood
 from ddpm_jax.evaluation.likelihood.bound import standard_error
 from ddpm_jax.ownership import claimed
 from ddpm_jax.training import loop
 
-ROOT = pathlib.Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    smoke = read_config(ROOT / "configs" / "smoke.py")
-    config = dataclasses.replace(
-        smoke,
-        diffusion=dataclasses.replace(
-            smoke.diffusion, variance="learned_range", loss="hybrid"
-        ),
-        train=dataclasses.replace(smoke.train, num_steps=2),
-        sample=dataclasses.replace(smoke.sample, num=4, steps=2),
-    )
+    diffusion = {"variance": "learned_range", "loss": "hybrid"}
     workdir = tmp_path_factory.mktemp("run")
-    loop.run(config, workdir)
+    loop.run(small_config(diffusion=diffusion), workdir)
     return workdir
 
 

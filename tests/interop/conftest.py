@@ -1,5 +1,6 @@
 """Peers' files, small and whole: key lists that peers published, weights by a rule."""
 
+import functools
 import json
 import math
 import zlib
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+
+from ddpm_jax.interop import load
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -21,6 +24,15 @@ def rule(key, shape):
     if len(shape) == 1:
         return 1 + np.float32(0.1) * z
     return z * np.float32(1 / math.sqrt(math.prod(shape[1:])))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shapes_are_found_once():
+    """Those of a network's parameters, for which it is traced."""
+    found = functools.cache(load.parameter_shapes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "parameter_shapes", found)
+        yield
 
 
 def shapes_of(lines):

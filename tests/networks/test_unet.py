@@ -206,10 +206,10 @@ def test_attention_can_be_handed_in(params):
 
 
 def test_kernels_start_as_ddpms_do():
-    net = NET.clone(channels=64, zero_init=UNet.zero_init)
+    net = NET.clone(channels=64, multipliers=(1,), zero_init=UNet.zero_init)
     params = init(net, jax.random.key(6))
-    kernel = params["mid_block_0"]["conv1"]["kernel"]  # 3x3, 128 -> 128
-    bound = np.sqrt(6 / (9 * 128 + 9 * 128))  # uniform, with variance 1 / fan
+    kernel = params["mid_block_0"]["conv1"]["kernel"]  # 3x3, 64 -> 64
+    bound = np.sqrt(6 / (9 * 64 + 9 * 64))  # uniform, with variance 1 / fan
     assert 0.999 * bound < jnp.abs(kernel).max() <= bound
     np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.01)
     for last in [

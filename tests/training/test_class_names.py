@@ -1,21 +1,19 @@
 """What a label means is kept with a run: by name, from its first part to its last."""
 
 import dataclasses
-import pathlib
 import re
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
+from toy import small_config
 
 from ddpm_jax import build, loading
-from ddpm_jax.command import read_config
 from ddpm_jax.config import DataConfig, from_dict
 from ddpm_jax.data import FolderSource
 from ddpm_jax.training import checkpoints, feed, loop
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
 LEVELS = {"1": 10, "2": 20, "10": 100}  # the grey of every image of a class
 
 
@@ -29,19 +27,10 @@ def make_folder(path, levels=LEVELS):
 
 
 def tiny(folder, steps, **data):
-    """The smoke run on a folder, with hardly a network."""
-    smoke = read_config(ROOT / "configs" / "smoke.py")
-    network = dataclasses.replace(
-        smoke.network, multipliers=(1,), num_blocks=1, attention_resolutions=()
-    )
+    """The small run, on a folder."""
     data = {"source": "folder", "path": str(folder), "num_classes": 3, **data}
-    return dataclasses.replace(
-        smoke,
-        network=network,
-        data=dataclasses.replace(smoke.data, **data),
-        train=dataclasses.replace(smoke.train, num_steps=steps, checkpoint_every=1),
-        sample=dataclasses.replace(smoke.sample, every=10_000, steps=2, num=4),
-    )
+    whole = small_config(steps, checkpoint_every=1)
+    return dataclasses.replace(whole, data=dataclasses.replace(whole.data, **data))
 
 
 def stored_data(workdir, step):

@@ -14,36 +14,42 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from toy import SMALL, SMOKE, Toy, small_config, toy_config
 
 from ddpm_jax import build, loading
-from ddpm_jax.command import read_config
 from ddpm_jax.config import ClipConfig, to_dict
 from ddpm_jax.ownership import claimed
 from ddpm_jax.training import checkpoints, checksums, loop, memory
 from ddpm_jax.training.setup import cautions, make_update
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-SMOKE = ROOT / "configs" / "smoke.py"
 
 
 def config(steps=4, **train):
-    """The smoke run, shorter still; its grids only at the end."""
-    smoke = read_config(SMOKE)
+    """A small run that saves every other update and logs each."""
+    return small_config(steps, **{"checkpoint_every": 2, "log_every": 1, **train})
+
+
+def toy(steps=4, **train):
+    """The same of a toy, for what does not ask which network there is."""
+    whole = toy_config(size=8, classes=10)
     train = {"checkpoint_every": 2, "log_every": 1, "num_steps": steps, **train}
     return dataclasses.replace(
-        smoke,
-        train=dataclasses.replace(smoke.train, **train),
-        sample=dataclasses.replace(smoke.sample, every=10_000, steps=2, num=4),
+        whole,
+        train=dataclasses.replace(whole.train, **train),
+        sample=dataclasses.replace(whole.sample, every=10_000),
     )
 
 
-def tiny(steps=4, **train):
-    """The same with hardly a network, for what is compiled for one test alone."""
-    whole = config(steps, **train)
-    network = dataclasses.replace(
-        whole.network, multipliers=(1,), num_blocks=1, attention_resolutions=()
-    )
-    return dataclasses.replace(whole, network=network)
+def run(config, workdir):
+    return loop.run(config, workdir, network=NETWORK)
+
+
+def load(workdir, **how):
+    return loading.load(workdir, network=NETWORK, **how)
+
+
+NETWORK = Toy(classes=10)
 
 
 def saved_parts(workdir, step):
@@ -146,7 +152,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
         return loss
 
     monkeypatch.setattr(build, "make_loss", breaks)
-    runaway = tiny(steps=8, checkpoint_every=1)
+    runaway = toy(steps=8, checkpoint_every=1)
     runaway = dataclasses.replace(
         runaway,
         optim=dataclasses.replace(
@@ -154,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
         ),
     )
     with pytest.raises(FloatingPointError, match=r"the loss of step \d is (nan|inf)"):
-        loop.run(runaway, tmp_path)
+        run(runaway, tmp_path)
     with checkpoints.open_checkpoints(tmp_path / "checkpoints", read_only=True) as m:
         good = checkpoints.latest_step(m)
     assert good is not None
@@ -175,7 +181,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_saved(tmp_path, monkey
 
     monkeypatch.setattr(build, "make_loss", breaks)
     with pytest.raises(FloatingPointError, match=r"gradient's norm of step 1 is nan"):
-        loop.run(tiny(steps=1), tmp_path)
+        run(toy(steps=1), tmp_path)
     assert checkpoints.complete_steps(tmp_path / "checkpoints") == []
 
 
@@ -207,7 +213,7 @@ def test_updates_that_are_left_out_for_ever_end_the_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(build, "make_loss", breaks)
     with pytest.raises(FloatingPointError, match=r"loss of step 3 is inf: .* step 2"):
-        loop.run(tiny(steps=8, on_nonfinite="skip"), tmp_path)
+        run(toy(steps=8, on_nonfinite="skip"), tmp_path)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["loss"] for line in lines] == [None, None]
     assert "NaN" not in "".join(lines)
@@ -234,32 +240,32 @@ def forget_warmup(workdir, step):
 
 
 def test_an_old_run_goes_on_without_the_warm_up_that_it_never_had(tmp_path, capsys):
-    optim = dataclasses.replace(tiny().optim, ema_warmup=False)
+    optim = dataclasses.replace(toy().optim, ema_warmup=False)
     plain, old = tmp_path / "plain", tmp_path / "old"
-    loop.run(dataclasses.replace(tiny(), optim=optim), plain)
-    loop.run(dataclasses.replace(tiny(steps=2), optim=optim), old)
+    run(dataclasses.replace(toy(), optim=optim), plain)
+    run(dataclasses.replace(toy(steps=2), optim=optim), old)
     forget_warmup(old, 2)
     (old / "config.json").unlink()
-    loop.run(tiny(steps=3), old)  # today's default has one
-    loop.run(tiny(), old)
+    run(toy(steps=3), old)  # today's default has one
+    run(toy(), old)
     assert capsys.readouterr().out.count("optim.ema_warmup stays False") == 2
     assert json.loads((old / "config.json").read_text())["optim"]["ema_warmup"] is False
     for ours, theirs in zip(saved_leaves(old, 4), saved_leaves(plain, 4), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    loop.run(tiny(), tmp_path / "warm")
+    run(toy(), tmp_path / "warm")
     same = zip(saved_leaves(tmp_path / "warm", 4), saved_leaves(old, 4), strict=True)
     assert not all(np.array_equal(a, b) for a, b in same)
 
 
 @pytest.mark.parametrize("edited", ["a number", "not JSON", "[1]"])
 def test_a_config_json_that_was_edited_is_not_lost_in_silence(tmp_path, capsys, edited):
-    loop.run(tiny(steps=1), tmp_path)
+    run(toy(steps=1), tmp_path)
     path = tmp_path / "config.json"
     if edited == "a number":
         edited = path.read_text().replace('"num_steps": 1,', '"num_steps": 77,')
     path.write_text(edited)
     capsys.readouterr()
-    loop.run(tiny(steps=2), tmp_path)
+    run(toy(steps=2), tmp_path)
     (said,) = [x for x in capsys.readouterr().out.split("\n") if "written anew" in x]
     wanted = "train.num_steps: 2, not 77" if "77" in edited else "could not be read"
     assert wanted in said
@@ -292,12 +298,12 @@ def test_a_network_beyond_the_memory_is_refused_before_it_is_built(
     limits = {"a page": 4096, "all": 2**50}
     monkeypatch.setattr(memory, "_limits", lambda device: limits)
     with pytest.raises(ValueError, match=r"parameters, .*a page is 0\.0 GB"):
-        loop.run(tiny(), tmp_path)
+        loop.run(config(), tmp_path)
     assert not (tmp_path / "config.json").exists()
 
 
 def test_a_state_takes_what_its_arrays_take():
-    _, initial_state = make_update(tiny())
+    _, initial_state = make_update(config())
     state = jax.eval_shape(initial_state)
     count = sum(np.prod(x.shape) for x in jax.tree.leaves(state.params))
     arrays = jax.tree.leaves(initial_state())
@@ -318,7 +324,7 @@ def test_a_state_takes_what_its_arrays_take():
     ],
 )
 def test_an_optimiser_that_does_not_fit_the_run_is_said(optim, steps, line):
-    whole = tiny(steps)
+    whole = config(steps)
     optim = dataclasses.replace(whole.optim, **{"warmup_steps": 5, **optim})
     said = cautions(dataclasses.replace(whole, optim=optim))
     assert len(said) == (line is not None)
@@ -366,10 +372,10 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
     """A limit on the size of a file stands for the disk: writing beyond it fails."""
     workdir = tmp_path / "run"
     loop.run(config(steps=2), workdir)
-    more = ["--train.num-steps=6", "--train.checkpoint-every=2"]
+    more = ["--train.num-steps=6", "--train.checkpoint-every=2", *SMALL]
     code = (
         "import resource, runpy, sys\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "sys.argv = ['train.py', *sys.argv[1:]]\n"
         "runpy.run_path('train.py', run_name='__main__')\n"
     )
@@ -392,15 +398,15 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_said_and_the_run_goes_on(tmp_path, capsys):
-    loop.run(config(), tmp_path)
+    run(toy(), tmp_path)
     whole = saved_leaves(tmp_path, 4)
     damaged = next((tmp_path / "checkpoints" / "4" / "state").rglob("d/*"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.warns(UserWarning, match="step 2 is read in its place"):
         (tmp_path / "checkpoints" / "4" / "ema" / "_METADATA").write_text("{}")
-        assert loading.load(tmp_path).step == 2
+        assert load(tmp_path).step == 2
     capsys.readouterr()
-    loop.run(config(), tmp_path)
+    run(toy(), tmp_path)
     said = capsys.readouterr().out
     assert "going on from step 2" in said and "resumed from step 2" in said
     for ours, theirs in zip(saved_leaves(tmp_path, 4), whole, strict=True):
@@ -408,26 +414,21 @@ def test_a_damaged_checkpoint_is_said_and_the_run_goes_on(tmp_path, capsys):
 
 
 def test_half_a_line_of_metrics_is_no_obstacle(tmp_path):
-    loop.run(config(steps=2), tmp_path)
+    run(toy(steps=2), tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "lo')
-    loop.run(config(), tmp_path)
+    run(toy(), tmp_path)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
 
 
 def start(workdir, *arguments):
     """train.py in a process of its own, as a person starts it."""
-    environment = {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
-    }
-    command = [sys.executable, "train.py", "--config", str(SMOKE)]
+    command = [sys.executable, "train.py", "--config", str(SMOKE), *SMALL]
     command += ["--workdir", str(workdir), "--train.log-every", "1"]
     return subprocess.Popen(
         [*command, "--sample.every", "10000", *arguments],
         cwd=ROOT,
-        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from toy import SMALL
 
 from ddpm_jax.data import load_digits
 from ddpm_jax.images import save_png
@@ -32,7 +33,6 @@ def start(arguments, processes, devices=1, script="train.py", each=None):
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
     }
     running = []
     for i in range(processes):
@@ -76,7 +76,7 @@ def train(workdir, processes, devices=1, **fields):
     fields = {"log-every": 1, "num-steps": STEPS, "checkpoint-every": 5, **fields}
     arguments = ["--config", "configs/smoke.py", "--workdir", workdir]
     arguments += [f"--train.{name}={value}" for name, value in fields.items()]
-    arguments += ["--sample.steps=2", "--sample.every=1000"]
+    arguments += ["--sample.steps=2", "--sample.every=1000", *SMALL]
     return launch(arguments, processes, devices)
 
 
@@ -102,20 +102,23 @@ def single(tmp_path_factory):
 
 
 def test_a_workdir_that_is_not_shared_is_refused_by_all(tmp_path):
-    arguments = ["--config", "configs/smoke.py", "--workdir"]
+    arguments = ["--config", "configs/smoke.py", *SMALL, "--workdir"]
     each = [[tmp_path / "here"], [tmp_path / "there"]]
     for output in finish(start(arguments, 2, each=each), code=1):
         assert "must be one folder for all processes; process 1 does not" in output
 
 
-LAYOUTS = [(2, 1, {"runner": "pmap"}), (2, 2, {"fsdp": 2})]
 MORE = [(2, 1, {}), (1, 2, {}), (2, 2, {"runner": "pmap"}), (4, 1, {}), (4, 2, {})]
 MORE += [(4, 1, {"runner": "pmap"})]
 
 
 @pytest.mark.parametrize(
     ("processes", "devices", "fields"),
-    [*LAYOUTS, *(pytest.param(*layout, marks=pytest.mark.slow) for layout in MORE)],
+    [
+        (2, 2, {"fsdp": 2}),
+        pytest.param(2, 1, {"runner": "pmap"}, marks=pytest.mark.processes),
+        *(pytest.param(*layout, marks=pytest.mark.slow) for layout in MORE),
+    ],
 )
 def test_many_processes_train_as_one(single, tmp_path, processes, devices, fields):
     train(tmp_path, processes, devices, **fields)
@@ -152,7 +155,7 @@ def test_processes_measure_as_one_and_rank_alike(tmp_path):
 @pytest.mark.parametrize(
     "layouts",
     [
-        [(10, 2, 1), (20, 1, 2)],
+        pytest.param([(10, 2, 1), (20, 1, 2)], marks=pytest.mark.processes),
         pytest.param(
             [(5, 2, 1), (10, 1, 2), (15, 4, 1), (20, 1, 1)], marks=pytest.mark.slow
         ),
@@ -170,6 +173,7 @@ def test_a_run_may_move_between_layouts(single, tmp_path, layouts):
     )
 
 
+@pytest.mark.processes
 def test_processes_share_the_samples_and_the_bound(single, tmp_path):
     drawn = {}
     for processes in (1, 2):
@@ -203,8 +207,9 @@ def test_processes_share_the_samples_and_the_bound(single, tmp_path):
         np.testing.assert_allclose(found[2]["metrics"][name]["values"], row["values"])
 
 
+@pytest.mark.processes
 def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path):
-    arguments = ["--config", "configs/smoke.py", "--workdir", tmp_path]
+    arguments = ["--config", "configs/smoke.py", "--workdir", tmp_path, *SMALL]
     arguments += ["--train.num-steps=100000", "--train.log-every=1"]
     arguments += ["--train.checkpoint-every=100000", "--sample.every=100000"]
     running = start(arguments, 2)
