@@ -39,7 +39,7 @@ from ddpm_jax.figures import style
 from ddpm_jax.training.setup import make_update
 
 HERE = pathlib.Path(__file__).parent
-FIGURE = HERE.parent / "docs" / "figures" / "scaling.png"
+FIGURE = HERE.parent / "docs/figures/scaling.png"
 WALK = 4  # steps of the walk of which one is shown
 STEPS = (2, 5, 10, 20, 50, 100)
 
@@ -139,33 +139,34 @@ def sweep_steps(repeats: int) -> dict[str, dict[int, Any]]:
 
 def draw_many(workdir: pathlib.Path, images: int, batch: int) -> dict[str, Any]:
     """sample.py as a user calls it: seconds from its start to its end."""
-    program = HERE.parent / "sample.py"
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {"workdir": workdir, "out": folder, "num": images}
         options |= {"sampler": "ddim", "steps": 20, "batch-size": batch}
         listed = [str(x) for name, v in options.items() for x in (f"--{name}", v)]
         began, before = time.perf_counter(), os.times().children_user
-        subprocess.run([sys.executable, str(program), *listed, "--npz"], check=True)
+        # JAX, imported here, has set the level of a log that sample.py sets itself.
+        environ = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+        program = [sys.executable, str(HERE.parent / "sample.py")]
+        subprocess.run([*program, *listed, "--npz"], check=True, env=environ)
         seconds = time.perf_counter() - began
     cores = os.times().children_user - before
     print(f"{images} images by 20 steps, {batch} at a time: {seconds:.0f} s")
-    told = {"images": images, "batch_size": batch, "seconds": seconds}
-    return told | {"steps": 20, "core_seconds": cores}
+    told = {"images": images, "batch_size": batch, "steps": 20}
+    return told | {"seconds": seconds, "core_seconds": cores}
 
 
 def exponent(rows: dict[int, dict[str, float]]) -> float:
     """p of size^p between the two largest sizes."""
     first, last = sorted(rows)[-2:]
-    grown = rows[last]["median_ms"] / rows[first]["median_ms"]
-    return float(np.log(grown) / np.log(last / first))
+    low, high = rows[first]["median_ms"], rows[last]["median_ms"]
+    return float(np.log(high / low) / np.log(last / first))
 
 
 def show(name: str, table: dict[str, Any]) -> None:
     """A sweep, a line each."""
     for what, rows in table.items():
         cells = "  ".join(f"{x}: {r['median_ms']:.3f}" for x, r in rows.items())
-        p = exponent(rows)
-        print(f"{name:8} {what:12} ms an image  {cells}   grows as ^{p:.2f}")
+        print(f"{name:8} {what:12} ms an image  {cells}   p {exponent(rows):.2f}")
 
 
 def measured(name: str, repeats: int) -> dict[str, Any]:
@@ -190,8 +191,7 @@ def measured(name: str, repeats: int) -> dict[str, Any]:
 def draw(sweeps: dict[str, Any], path: pathlib.Path) -> None:
     """The sweeps, a panel each."""
     names = {
-        "batch": "batch size",
-        "side": "image side, pixels",
+        **{"batch": "batch size", "side": "image side, pixels"},
         "channels": "channels of the finest level",
         "steps": "steps of the sampler",
     }
