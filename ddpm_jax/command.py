@@ -52,6 +52,7 @@ class TrainCommand(NamedTuple):
 _RENAMED = {  # options of old command lines
     "--diffusion.clip": ("--diffusion.clip.kind", "static"),
     "--diffusion.no-clip": ("--diffusion.clip.kind", "none"),
+    "--network.no-remat": ("--network.remat", "none"),
 }
 
 
@@ -175,7 +176,7 @@ def parse_train(arguments: list[str], default_config: pathlib.Path) -> TrainComm
     files.add_argument("--config", type=pathlib.Path, default=default_config)
     files.add_argument("--workdir")
     named, overrides = files.parse_known_args(arguments)
-    overrides = [new for word in overrides for new in _RENAMED.get(word, (word,))]
+    overrides = _of_today(overrides)
     workdir = f"runs/{named.config.stem}" if named.workdir is None else named.workdir
     check_workdir(workdir)
     command = parse(
@@ -193,6 +194,17 @@ def parse_train(arguments: list[str], default_config: pathlib.Path) -> TrainComm
     config = Config(**vars(command.config))
     where = pathlib.Path(workdir)
     return TrainCommand(config, where, command.distributed, command.profile)
+
+
+def _of_today(words: list[str]) -> list[str]:
+    """A command line of old in today's options."""
+    words = [new for word in words for new in _RENAMED.get(word, (word,))]
+    new = []
+    for word, after in itertools.pairwise([*words, "--"]):
+        new.append(word)
+        if word == "--network.remat" and after.startswith("--"):  # once a switch
+            new.append("blocks")
+    return new
 
 
 class _Files(argparse.ArgumentParser):
@@ -262,7 +274,7 @@ def _line(error: BaseException) -> str | None:
     if isinstance(error, jax.errors.JaxRuntimeError) and full:
         return (
             "the device's memory is full: a smaller batch takes less, and in training "
-            "so do --train.accumulate 4 and --network.remat; "
+            "so do --train.accumulate 4 and --network.remat blocks; "
             f"JAX says {printable(str(error).splitlines()[0])}"
         )
     known = (ValueError, OSError, ImportError, FloatingPointError)

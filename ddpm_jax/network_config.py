@@ -26,7 +26,9 @@ class NetworkConfig:
     dropout: float = 0.1
     num_groups: int = 32  # of every group norm
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation
-    remat: bool = False  # recompute activations in the backward pass to save memory
+    # What the backward pass computes again, to save memory: all between convolutions
+    # and matrix products (dots), or all within each block
+    remat: Literal["none", "dots", "blocks"] = "none"
     # What Improved DDPM, guided diffusion and diffusers do otherwise than DDPM:
     norm_eps: float = 1e-6  # Improved DDPM and PyTorch: 1e-5
     cos_first: bool = False  # time embedding [cos, sin]; Improved DDPM
@@ -45,6 +47,8 @@ class NetworkConfig:
     own: str | None = None
 
     def __post_init__(self):
+        if isinstance(self.remat, bool):  # as configs had it
+            object.__setattr__(self, "remat", "blocks" if self.remat else "none")
         check_types("network", self)
         whole = tuple(int(x) if x % 1 == 0 else x for x in self.multipliers)
         object.__setattr__(self, "multipliers", whole)  # 2 and 2.0 are one config

@@ -60,7 +60,7 @@ def port(*arguments):
             "Unrecognized options: True (a switch takes no value: --data.resize for "
             "yes, --data.no-resize for no)",
         ),
-        (train, ["--network.remat=false"], "Unrecognized options: false (a switch"),
+        (train, ["--data.flip=false"], "Unrecognized options: false (a switch"),
         (evaluate, [], "Missing from likelihood: --workdir PATH"),
         (
             evaluate,
@@ -93,6 +93,21 @@ def test_an_error_of_usage_is_one_line(
     assert said.startswith(f"error: {line}") and said.count("\n") == 1
     assert "helptext" not in said
     assert os.environ.get("COLUMNS") == columns
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remat"),
+    [
+        ([], "none"),
+        (["--network.remat", "dots"], "dots"),
+        (["--network.remat=blocks", "--data.flip"], "blocks"),
+        (["--network.remat"], "blocks"),
+        (["--network.remat", "--train.seed", "1"], "blocks"),
+        (["--network.no-remat"], "none"),
+    ],
+)
+def test_remat_is_a_name_and_was_a_switch(arguments, remat):
+    assert train(*arguments).config.network.remat == remat
 
 
 def test_what_the_unet_cannot_be_is_listed_with_all_else():

@@ -8,7 +8,7 @@ group of fields; `presets` has their published settings.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -31,6 +31,9 @@ from ddpm_jax.networks.layers import (
     nearest_upsample,
 )
 
+Remat = Literal["none", "dots", "blocks"]
+_KEPT = {"dots": jax.checkpoint_policies.dots_saveable, "blocks": None}
+
 
 class UNet(nn.Module):
     """The network of a diffusion model: (x, t, label) -> an image of `out_channels`.
@@ -48,7 +51,9 @@ class UNet(nn.Module):
         num_groups: groups of every group normalisation; must divide every width.
         dtype: what convolutions and attention compute in. Parameters, what time and
             label go through, and the last two layers are float32 always.
-        remat: recompute the blocks in the backward pass, to save memory.
+        remat: what the backward pass computes again, to save memory: "none"; "dots",
+            what lies between convolutions and matrix products; "blocks", all within a
+            block. False and True are "none" and "blocks".
         attention: (q, k, v), each (b, pixels, heads, channels) -> the same shape; for a
             fused one pass a partial of `jax.nn.dot_product_attention`.
         convolutions: how the 3x3 convolutions are computed; parameters and numbers are
@@ -81,7 +86,7 @@ class UNet(nn.Module):
     num_classes: int | None = None
     num_groups: int = 32
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: Remat | bool = "none"
     attention: Attention = jax.nn.dot_product_attention
     convolutions: Convolutions = DIRECT
 
@@ -201,8 +206,7 @@ class UNet(nn.Module):
         name: str,
         resample: Callable[[jax.Array], jax.Array] | None = None,
     ) -> jax.Array:
-        cls = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
-        block = cls(
+        block = self._recomputed(ResBlock, static_argnums=(3,))(
             width,
             dropout=self.dropout,
             scale_shift=self.scale_shift,
@@ -217,9 +221,21 @@ class UNet(nn.Module):
         )
         return block(h, embedding, train, dropout_keys)
 
+    def _recomputed(self, cls: Any, **options: Any) -> Any:
+        """The class of a block whose backward pass keeps what `remat` says."""
+        if self.recomputes == "none":
+            return cls
+        return nn.remat(cls, policy=_KEPT[self.recomputes], **options)
+
+    @property
+    def recomputes(self) -> Remat:
+        """`remat` by its name."""
+        if isinstance(self.remat, bool):
+            return "blocks" if self.remat else "none"
+        return self.remat
+
     def _attend(self, h: jax.Array, name: str, norm: bool = True) -> jax.Array:
-        cls = nn.remat(AttentionBlock) if self.remat else AttentionBlock
-        block = cls(
+        block = self._recomputed(AttentionBlock)(
             num_heads=self._num_heads(h.shape[-1]),
             num_groups=self.num_groups if norm else None,
             norm_eps=self.norm_eps,
@@ -268,6 +284,10 @@ class UNet(nn.Module):
     def _check(self, x: jax.Array, t: jax.Array) -> None:
         if x.ndim != 4:
             raise ValueError(f"x must be images (b, h, w, c); got shape {x.shape}")
+        if self.recomputes not in ("none", *_KEPT):
+            raise ValueError(
+                f"remat must be one of none, {', '.join(_KEPT)}; got {self.remat!r}"
+            )
         for name in ("norm_eps", "time_scale"):  # at 0 a NaN, and blindness to t
             value = getattr(self, name)
             if not 0 < value < math.inf:
