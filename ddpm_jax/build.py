@@ -37,6 +37,7 @@ from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Schedule, concrete
 from ddpm_jax.networks import Network, UNet
 from ddpm_jax.networks.convolutions import DIRECT, WINOGRAD, Convolutions
+from ddpm_jax.networks.initial import initial_params
 from ddpm_jax.networks.presets import IMPROVED_INIT
 
 BETAS: dict[str, Callable] = {
@@ -299,8 +300,10 @@ def init_params(key: jax.Array, network: Network, config: DataConfig) -> Any:
     """The network's initial parameters, float32. Consumes `key`."""
     x = jnp.zeros((1, config.image_size, config.image_size, config.channels))
     label = None if config.num_classes is None else jnp.zeros((1,), jnp.int32)
-    key = threefry_key(key)
-    return network.init(key, x, jnp.zeros((1,), jnp.int32), label)["params"]
+    inputs = (x, jnp.zeros((1,), jnp.int32), label)
+    if isinstance(network, UNet):
+        return initial_params(network, threefry_key(key), *inputs)
+    return network.init(threefry_key(key), *inputs)["params"]
 
 
 def make_loss(config: DiffusionConfig) -> losses.Loss:

@@ -4,9 +4,11 @@ Images are (b, h, w, c). Convolutions and attention run in `dtype`; parameters, 
 statistics, the softmax and the embedding of time and label stay in float32.
 """
 
+import dataclasses
+import math
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -17,9 +19,30 @@ from ddpm_jax.networks.convolutions import Convolution, direct, direct_upsampled
 Initializer = Callable[..., jax.Array]
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
+
+@dataclasses.dataclass(frozen=True)
+class ScaledUniform:
+    """The rule U(-a, a) for kernels (..., in, out), of the variance scale / fan."""
+
+    scale: float
+    fan: Literal["fan_in", "fan_avg"]
+
+    def bound(self, shape: tuple[int, ...]) -> jax.Array:
+        """a."""
+        fan_in, fan_out = (math.prod(shape[:-2]) * features for features in shape[-2:])
+        fan = fan_in if self.fan == "fan_in" else (fan_in + fan_out) / 2
+        return jnp.sqrt(3 * jnp.float32(self.scale / fan))
+
+    def __call__(
+        self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+    ) -> jax.Array:
+        """Draws a kernel."""
+        return jax.random.uniform(key, shape, dtype, -1) * self.bound(shape)
+
+
 # DDPM's rule for every kernel, and for those that end a residual branch: almost zero.
-ddpm_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-ddpm_zero_init = nn.initializers.variance_scaling(1e-10, "fan_avg", "uniform")
+ddpm_init = ScaledUniform(1.0, "fan_avg")
+ddpm_zero_init = ScaledUniform(1e-10, "fan_avg")
 
 
 def nearest_upsample(x: jax.Array) -> jax.Array:
