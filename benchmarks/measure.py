@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing by turns, counting FLOPs, naming the machine."""
+"""What the benchmarks share: timing by turns, naming the machine."""
 
 import datetime
 import json
@@ -13,7 +13,6 @@ from typing import Any
 import flax
 import jax
 import numpy as np
-from jax.extend import core as jax_core
 
 
 def take_turns(
@@ -37,50 +36,6 @@ def spread(milliseconds: np.ndarray) -> dict[str, float]:
     """Median and quartiles."""
     low, median, high = np.percentile(milliseconds, [25, 50, 75])
     return {"median_ms": median, "low_ms": low, "high_ms": high}
-
-
-def model_flops(function: Callable, *arguments: Any) -> float:
-    """Floating-point operations of the convolutions and matrix products alone.
-
-    Counted from the jaxpr, before any compiler: two for each multiply-add. Elementwise
-    work is left out, as is usual for "model FLOPs".
-    """
-    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
-def _count(jaxpr: jax_core.Jaxpr) -> float:
-    total = 0.0
-    for equation in jaxpr.eqns:
-        shapes = [getattr(v.aval, "shape", ()) for v in equation.invars]
-        out = equation.outvars[0].aval
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            depth = np.prod([shapes[0][d] for d in contracted], dtype=float)
-            total += 2 * np.prod(out.shape, dtype=float) * depth
-        elif equation.primitive.name == "conv_general_dilated":
-            total += _convolution(equation, shapes, out.shape)
-        repeats = equation.params.get("length", 1)
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
-            if _is_jaxpr(inner):
-                total += repeats * _count(getattr(inner, "jaxpr", inner))
-    return total
-
-
-def _convolution(equation: Any, shapes: list, out: tuple[int, ...]) -> float:
-    """Each multiply-add of the definition, also those with padding or dilation zeros.
-
-    A stride of the forward pass is a dilation of the input in one backward pass and of
-    the kernel in the other; there only every stride-th element is not a zero.
-    """
-    numbers = equation.params["dimension_numbers"]
-    kernel = [shapes[1][d] for d in numbers.rhs_spec]
-    per_output = np.prod(kernel[1:], dtype=float)
-    zeros = np.prod(equation.params["lhs_dilation"], dtype=float)
-    return 2 * np.prod(out, dtype=float) * per_output / zeros
-
-
-def _is_jaxpr(value: Any) -> bool:
-    return isinstance(value, (jax_core.Jaxpr, jax_core.ClosedJaxpr))
 
 
 def peak_memory() -> dict[str, Any]:

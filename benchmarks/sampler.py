@@ -15,10 +15,11 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measure import model_flops, peak_memory, spread, take_turns, write
+from measure import peak_memory, spread, take_turns, write
 
 from ddpm_jax import build
 from ddpm_jax.diffusion import samplers
+from ddpm_jax.flops import model_flops
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 CALLS = {"heun": lambda steps: 2 * steps - 1}  # network calls; the others make one each

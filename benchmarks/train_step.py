@@ -15,8 +15,9 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measure import model_flops, peak_memory, spread, take_turns, write
+from measure import peak_memory, spread, take_turns, write
 
+from ddpm_jax.flops import model_flops
 from ddpm_jax.training import parallel
 from ddpm_jax.training.setup import make_update
 from ddpm_jax.training.step import Batch
