@@ -16,6 +16,7 @@ from ddpm_jax.allocator import keep_freed_memory
 from ddpm_jax.command import one_line_errors, parse_train, prepare_jax
 from ddpm_jax.streams import outlive_readers
 from ddpm_jax.training.loop import run
+from ddpm_jax.training.start import process_began
 
 DEFAULT_CONFIG = pathlib.Path(__file__).parent / "configs" / "digits.py"
 
@@ -28,7 +29,8 @@ def main() -> None:
         command = parse_train(sys.argv[1:], DEFAULT_CONFIG)
         processes.start(command.distributed)
         prepare_jax()
-        outcome = run(command.config, command.workdir, profile=command.profile)
+        began, profile = process_began(), command.profile
+        outcome = run(command.config, command.workdir, profile=profile, began=began)
     if outcome.stopped_by is not None:
         sys.exit(128 + outcome.stopped_by)  # as a shell reports that signal
 

@@ -326,6 +326,9 @@ class TrainConfig:
     # else the training loss since the checkpoint before
     keep_best: int = 0
     on_nonfinite: Literal["stop", "skip"] = "stop"  # a loss that is not a number
+    # FLOP/s that one device can do at most, e.g. 989e12, for share_of_peak in
+    # metrics.jsonl; None = not written
+    peak_flops: float | None = None
 
     def __post_init__(self):
         check_types("train", self)
@@ -337,6 +340,8 @@ class TrainConfig:
             *("checkpoint_every", "keep_latest", "keep_every"),
         ):
             yield from unless_count(f"train.{name}", getattr(self, name))
+        if self.peak_flops is not None:
+            yield from unless_positive("train.peak_flops", self.peak_flops)
         best = self.keep_best
         yield from unless("train.keep_best", best, best >= 0, "at least 0")
         if self.accumulate > 0 and self.batch_size % self.accumulate:

@@ -32,6 +32,14 @@ def test_shipped_configs_survive_json(path):
     assert config.from_dict(values) == shipped
 
 
+@pytest.mark.parametrize(("old", "name"), [(False, "none"), (True, "blocks")])
+def test_remat_was_a_bool(old, name):
+    values = config.to_dict(config.Config())
+    values["network"]["remat"] = old
+    assert config.from_dict(values).network.remat == name
+    assert build.make_network(config.from_dict(values)).recomputes == name
+
+
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_published_networks_have_their_published_size(name):
     path = ROOT / "configs" / f"{name}.py"
@@ -146,7 +154,7 @@ def test_data_options_of_several_values(tmp_path, monkeypatch):
     for given, background in ((["7"], 7), (["1", "2", "3"], (1, 2, 3))):
         options = [*folder, "--data.background", *given]
         options += ["--data.num-classes", "2", "--data.class-names", "dog", "cat"]
-        parsed, _, _ = parse_train(["--config", str(smoke), *options], smoke)
+        parsed, *_ = parse_train(["--config", str(smoke), *options], smoke)
         assert parsed.data.background == background
         assert parsed.data.class_names == ("dog", "cat")
         values = json.loads(json.dumps(config.to_dict(parsed)))
@@ -164,7 +172,7 @@ def test_an_unknown_field_is_named():
 
 
 def test_overrides_reach_nested_fields():
-    parsed, workdir, _ = parse_train(
+    parsed, workdir, *_ = parse_train(
         ["--train.batch-size", "32", "--diffusion.schedule.num-steps", "50"],
         ROOT / "configs" / "smoke.py",
     )
@@ -518,7 +526,7 @@ WRONG = {
         **{"num_steps": {0, 2**31}, "batch_size": {0, 2**31}, "accumulate": {0, 3}},
         **{"fsdp": {0}, "log_every": {0}, "checkpoint_every": {0}, "keep_latest": {0}},
         **{"keep_every": {0, -1}, "keep_best": {-1, 2**31}},
-        "seed": {-1, 2**32, 2**63},
+        **{"seed": {-1, 2**32, 2**63}, "peak_flops": {0.0, -1.0, 1e39}},
     },
     config.SampleConfig: {"steps": {0, -1, 1001}, "every": {0}, "num": {0, 2**31}},
     config.EvaluationConfig: {

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "progress": set(),
     "mesh": set(),
     "profiling": {"checks"},
+    "flops": set(),
     "images": {"files"},
     "data": set(),
     "build": {"checks", "config", "data", "diffusion", "networks"},
@@ -36,9 +37,9 @@ MAY_IMPORT = {
         "networks",
     },
     "training": {
-        *("build", "config", "data", "diffusion", "evaluation", "files", "images"),
-        *("mesh", "model", "networks", "ownership", "processes", "profiling"),
-        "progress",
+        *("build", "config", "data", "diffusion", "evaluation", "files", "flops"),
+        *("images", "mesh", "model", "networks", "ownership", "processes"),
+        *("profiling", "progress"),
     },
     "drawing": {
         *("build", "checks", "files", "images", "model", "ownership", "processes"),

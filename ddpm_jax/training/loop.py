@@ -6,6 +6,7 @@ import json
 import pathlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ from ddpm_jax.training.memory import check_fits
 from ddpm_jax.training.report import Report
 from ddpm_jax.training.setup import cautions, make_update
 from ddpm_jax.training.signals import stop_signals
+from ddpm_jax.training.start import Clock, begin
 from ddpm_jax.training.updates import AHEAD, SKIPS_IN_A_ROW, Updates
 
 
@@ -60,6 +62,7 @@ def run(
     data: Any = None,
     network: Network | None = None,
     profile: int | None = None,
+    began: float | None = None,
 ) -> Outcome:
     """Trains as `config` says, from the newest checkpoint in `workdir` if there is one.
 
@@ -74,6 +77,7 @@ def run(
         network: a network of one's own, in place of the config's U-Net; `load` needs
             the same.
         profile: trace so many steady updates into `workdir`/profile; None = none.
+        began: when the process did, by `time.perf_counter`, for the log; None = now.
 
     Raises:
         ValueError: if the workdir holds a run of another model, a checkpoint cannot be
@@ -81,7 +85,7 @@ def run(
         FloatingPointError: if the loss or the gradient is not finite.
         OSError: if the workdir cannot be written, or another run is using it.
     """
-    workdir = pathlib.Path(workdir)
+    workdir, clock = pathlib.Path(workdir), Clock(began)
     check_profile(profile)
     if network is not None:
         own = dataclasses.replace(config.network, own=type(network).__qualname__)
@@ -94,7 +98,7 @@ def run(
     else:
         build.check_network(network, config)
     with claimed(workdir, "workdir"):
-        return _run(_as_begun(config, workdir), workdir, data, network, profile)
+        return _run(_as_begun(config, workdir), workdir, data, network, profile, clock)
 
 
 def _run(
@@ -103,6 +107,7 @@ def _run(
     data: Any,
     network: Network,
     profile: int | None,
+    clock: Clock,
 ) -> Outcome:
     """The run itself, in a workdir that is its own."""
     # What is trained: images, network, objective, optimiser.
@@ -170,15 +175,9 @@ def _run(
                 )
             processes.barrier("done")
             return Outcome(first_step, None)
-        if newest >= 0:
-            if (own := config.network.own) is not None:
-                params = abstract_state.params
-                checkpoints.check_shapes(manager, first_step, params, own)
-            target = checkpoints.abstract(abstract_state, runner.shardings)
-            state = checkpoints.restore_state(manager, first_step, target)
-            state = runner.from_saved(state)
-        else:
-            state = runner.make_state(initial_state)
+        if newest >= 0 and (own := config.network.own) is not None:
+            params = abstract_state.params
+            checkpoints.check_shapes(manager, first_step, params, own)
         names = kept_class_names(config.data, source, before)
         if main and names not in (None, source.label_names):
             print(f"labels keep the run's own order: {listed(names)}", flush=True)
@@ -191,6 +190,17 @@ def _run(
             plan = plan.in_order(names)
         evaluate = during.Evaluator(plan, config, source)
         feed = make_feed(config.data, source)
+        clock.ends("data")
+        pool = stack.enter_context(ThreadPoolExecutor())
+        shapes = (abstract_state, feed.resident)
+        start = begin(pool, runner, config, network, initial_state, *shapes)
+        clock.ends("trace")
+        if newest >= 0:
+            target = checkpoints.abstract(abstract_state, runner.shardings)
+            state = checkpoints.restore_state(manager, first_step, target)
+            state = runner.from_saved(state)
+        else:
+            state = runner.take_state(start.state.result()())
         data = runner.place_data(feed.resident)
         report = None
         if main:
@@ -204,6 +214,7 @@ def _run(
                 num_steps=train.num_steps,
                 batch_size=train.batch_size,
                 log_every=train.log_every,
+                peak_flops=train.peak_flops and train.peak_flops * jax.device_count(),
             )
             stack.callback(report.close)
 
@@ -215,16 +226,26 @@ def _run(
         if jax.default_backend() == "cpu" and jax.process_count() > 1:
             ahead = 0  # JAX's CPU collectives may wait for each other for ever
 
+        update = start.update.result()
+        clock.ends("compile")
+
         # The run.
         step, told = first_step, to_dict(config)
         while step < train.num_steps and not stop.asked(step):
             with jax.profiler.StepTraceAnnotation("update", step_num=step + 1):
-                state, metrics = runner.update(state, data, next(batches))
+                state, metrics = update(state, data, next(batches))
             step += 1
+            compiled = step == first_step + 1  # which took longer than an update
+            if compiled:
+                jax.block_until_ready(metrics)
+                clock.ends("update")
+                if report is not None:
+                    report.started(
+                        clock.metrics(), pool.submit(start.flops), str(clock)
+                    )
             updates.add(step, metrics)
             updates.check(ahead, patience)
             last = step == train.num_steps
-            compiled = step == first_step + 1  # which took longer than an update
             saves = last or step % train.checkpoint_every == 0
             shows = last or step % config.sample.every == 0
             measures = plan.every is not None and (

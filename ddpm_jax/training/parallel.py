@@ -36,18 +36,29 @@ class Chosen(NamedTuple):
     place: Array  # (b,) int32
 
 
+Update = Callable[
+    [TrainState, Resident | None, Chosen | Batch], tuple[TrainState, Metrics]
+]
+
+
 class Runner(NamedTuple):
     """How a run drives the step on its devices."""
 
-    make_state: Callable[[Callable[[], TrainState]], TrainState]
+    lower_state: Callable[[Callable[[], TrainState]], jax.stages.Lowered]
+    take_state: Callable[[TrainState], TrainState]  # from what that program makes
     place_data: Callable[[Resident | None], Resident | None]
-    update: Callable[
-        [TrainState, Resident | None, Chosen | Batch], tuple[TrainState, Metrics]
-    ]
+    update: Update
+    # From the shapes of the data and of a global batch: the step's jaxpr, where there
+    # is one, and what compiles it, also in another thread, to the update
+    ahead: Callable[[Any, Any], tuple[Any, Callable[[], Update]]]
     shardings: Any  # of the state in a checkpoint: arrays over all processes
     to_saved: Callable[[TrainState], TrainState]  # from the run's state
     from_saved: Callable[[TrainState], TrainState]  # to the run's state
     program: Any  # the jitted or pmapped (state, data, batch) -> ..., to be inspected
+
+    def make_state(self, initial: Callable[[], TrainState]) -> TrainState:
+        """The first state."""
+        return self.take_state(self.lower_state(initial).compile()())
 
 
 def check_divisible(batch_size: int, accumulate: int, devices: int) -> None:
@@ -125,16 +136,26 @@ def jit_runner(
         donate_argnums=0,
     )
 
-    def update(state, data, batch):
-        rows = jax.tree.map(
-            lambda x: jax.make_array_from_process_local_data(divided, x), batch
-        )
-        return compiled(state, data, rows)
+    def update_by(program: Callable) -> Update:
+        def update(state, data, batch):
+            rows = jax.tree.map(
+                lambda x: jax.make_array_from_process_local_data(divided, x), batch
+            )
+            return program(state, data, rows)
+
+        return update
+
+    def ahead(data, batch):
+        traced = compiled.trace(abstract_state, data, batch)
+        lowered = traced.lower()
+        return traced.jaxpr, lambda: update_by(lowered.compile())
 
     return Runner(
-        make_state=lambda initial: jax.jit(initial, out_shardings=state_at)(),
+        lower_state=lambda initial: jax.jit(initial, out_shardings=state_at).lower(),
+        take_state=lambda state: state,
         place_data=lambda data: _everywhere(data, everywhere),
-        update=update,
+        update=update_by(compiled),
+        ahead=ahead,
         shardings=state_at,
         to_saved=lambda state: state,
         from_saved=lambda state: state,
@@ -180,9 +201,11 @@ def pmap_runner(train_step: Callable, abstract_state: Any) -> Runner:
         return place(jax.tree.map(lambda x: x.addressable_data(0), state))
 
     return Runner(
-        make_state=lambda initial: place(jax.jit(initial)()),
+        lower_state=lambda initial: jax.jit(initial).lower(),
+        take_state=place,
         place_data=lambda data: jax.device_put(data, everywhere),
         update=update,
+        ahead=lambda data, batch: (None, lambda: update),  # compiles at its first call
         shardings=state_shardings(whole, abstract_state),
         to_saved=to_saved,
         from_saved=from_saved,

@@ -7,6 +7,7 @@ import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, TextIO
 
 import numpy as np
@@ -38,10 +39,19 @@ class Report:
         num_steps: int,
         batch_size: int,
         log_every: int,
+        peak_flops: float | None = None,
     ):
+        """Of a run that does updates first_step + 1 .. num_steps.
+
+        Args:
+            peak_flops: of all devices, a second; None = unknown.
+        """
         self._batch_size, self._log_every = batch_size, log_every
         self._num_steps = num_steps
         self._losses: list[float] = []
+        self._started: dict[str, float] = {}  # for the next line of metrics
+        self._flops: Future[float] | None = None
+        self._peak = peak_flops
         # When the last updates were seen to end, without the time of grids and saves.
         # The device runs ahead of what is seen: a few end at once before a save, and
         # the first after it is seen late. Over many that is evened out.
@@ -76,10 +86,29 @@ class Report:
                 "grad_norm": metrics["grad_norm"],
                 "images_per_second": (len(self._ends) - 1) * self._batch_size / seconds,
             }
+            line |= self._rate(line["images_per_second"]) | self._started
             if "skipped" in metrics:
                 line["skipped"] = metrics["skipped"]
             self._write(line)
             self._losses.clear()
+            self._started = {}
+
+    def started(
+        self, seconds: Mapping[str, float], flops: Future[float], text: str
+    ) -> None:
+        """Takes how long the start took, and the model FLOPs of an update, when they
+        are counted.
+        """
+        self._started, self._flops = dict(seconds), flops
+        self.say(text)
+
+    def _rate(self, images_per_second: float) -> dict[str, float]:
+        """Model FLOP/s, and their share of the peak where it is known."""
+        if self._flops is None or not self._flops.result():
+            return {}
+        rate = self._flops.result() * images_per_second / self._batch_size
+        share = {} if self._peak is None else {"share_of_peak": rate / self._peak}
+        return {"model_flops_per_second": rate} | share
 
     def measured(self, step: int, values: Mapping[str, float], text: str) -> None:
         """Takes what was measured after update number `step`; shows the text."""
