@@ -16,6 +16,7 @@ for name, value in {
     "XLA_FLAGS": " ".join(FLAGS),
     "JAX_COMPILATION_CACHE_DIR": os.path.join(ROOT, ".pytest_cache", "jax"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "MALLOC_MMAP_THRESHOLD_": "1000000",  # to glibc: what is freed is given back
     "TF_CPP_MIN_LOG_LEVEL": "3",  # a program of the cache is loaded with a line of 3 kB
 }.items():
     os.environ.setdefault(name, value)
@@ -38,3 +39,15 @@ def programs_are_freed():
         jax.clear_caches()
         if hasattr(ctypes.CDLL(None), "malloc_trim"):  # glibc keeps what is freed
             ctypes.CDLL(None).malloc_trim(0)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """The workdir of a run of two updates, both saved; it is only read."""
+    from toy import small_config  # here: of no use to the process that only collects
+
+    from ddpm_jax.training import loop
+
+    workdir = tmp_path_factory.mktemp("small")
+    loop.run(small_config(checkpoint_every=1), workdir)
+    return workdir

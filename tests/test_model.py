@@ -6,7 +6,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from toy import small_config
 
 import ddpm_jax
 from ddpm_jax import build
@@ -14,14 +13,12 @@ from ddpm_jax.config import ScheduleConfig
 from ddpm_jax.diffusion import schedules
 from ddpm_jax.diffusion.samplers import ddim, dpm_solver_pp, heun, unipc
 from ddpm_jax.diffusion.samplers import loop as sampling
-from ddpm_jax.training import checkpoints, loop
+from ddpm_jax.training import checkpoints
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run")
-    loop.run(small_config(checkpoint_every=1), workdir)
-    return workdir
+def workdir(small_run):
+    return small_run
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,13 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from toy import small_config, toy_model
+from toy import toy_model
 
 import ddpm_jax
 from ddpm_jax import drawing, progress
 from ddpm_jax.diffusion.samplers import ddim
 from ddpm_jax.images import grid, strip, to_picture, to_uint8
 from ddpm_jax.ownership import claimed
-from ddpm_jax.training import loop
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -32,11 +31,9 @@ def script():
 SAMPLE = script()
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run")
-    loop.run(small_config(), workdir)
-    return workdir
+@pytest.fixture
+def run(small_run):
+    return small_run
 
 
 def draw(workdir, out, **options):

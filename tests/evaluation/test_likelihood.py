@@ -8,22 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import small_config, toy_model
+from toy import toy_model
 
 from ddpm_jax import build, loading
 from ddpm_jax.data import to_float
 from ddpm_jax.evaluation.likelihood import __main__ as likelihood
 from ddpm_jax.evaluation.likelihood.bound import standard_error
 from ddpm_jax.ownership import claimed
-from ddpm_jax.training import loop
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    diffusion = {"variance": "learned_range", "loss": "hybrid"}
+def run(small_run, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
-    loop.run(small_config(diffusion=diffusion), workdir)
-    return workdir
+    return shutil.copytree(small_run, workdir, dirs_exist_ok=True)
 
 
 def test_the_bound_does_not_depend_on_the_batch(run):

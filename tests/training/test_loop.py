@@ -446,6 +446,7 @@ def wait_for_step(process, workdir, step):
     raise TimeoutError(f"no step {step} in {metrics}")
 
 
+@pytest.mark.processes
 def test_a_killed_run_ends_as_the_uninterrupted_run(tmp_path):
     """kill -9 at a random step, SIGTERM at another, then to the end."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
