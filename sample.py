@@ -57,10 +57,11 @@ def main(options: Options) -> None:
     walk, steps, origin = drawing.walk_of(model, draw)
     out = options.out or options.workdir / "drawn"
     origin = {"workdir": str(options.workdir), **origin}
+    check_profile(options.profile, steps)
     if options.profile is not None and processes.is_main():
         traced = drawing.walk_by(model, draw, options.profile)
         first = lambda: traced(0, min(draw.num, draw.batch_size))  # noqa: E731
-        print(trace_walk(out / "profile", first, options.profile, steps), flush=True)
+        print(trace_walk(out / "profile", first, options.profile), flush=True)
     wanted = {x: getattr(options, x) for x in ("png", "npz", "strip", "gif")}
     beside = drawing.draw_into(out, walk, draw, steps, origin, **wanted)
     if processes.is_main():

@@ -12,7 +12,6 @@ import pathlib
 import sys
 
 from ddpm_jax import processes
-from ddpm_jax.allocator import keep_freed_memory
 from ddpm_jax.command import one_line_errors, parse_train, prepare_jax
 from ddpm_jax.streams import outlive_readers
 from ddpm_jax.training.loop import run
@@ -25,7 +24,6 @@ def main() -> None:
     """Parses the command line and runs the training."""
     with one_line_errors():
         outlive_readers()
-        keep_freed_memory()
         command = parse_train(sys.argv[1:], DEFAULT_CONFIG)
         processes.start(command.distributed)
         prepare_jax()

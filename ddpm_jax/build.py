@@ -239,19 +239,22 @@ def make_network(config: Config) -> UNet:
     refuse(config.misfits())
     fields = dataclasses.asdict(config.network)
     del fields["own"]
+    convolutions = fields.pop("convolutions")
     fields["dtype"] = jnp.dtype(fields.pop("dtype"))
     fields |= INITIALIZERS[fields.pop("init")]
     return UNet(
         out_channels=out_channels(config),
         num_classes=config.data.num_classes,
-        convolutions=_convolutions(),
+        convolutions=_fastest() if convolutions == "fastest" else DIRECT,
         **fields,
     )
 
 
-def _convolutions() -> Convolutions:
-    """The faster ones here. On many devices Winograd's gradients, taken apart as they
-    are, would be summed between the devices in sixteen parts.
+def _fastest() -> Convolutions:
+    """The faster convolutions here.
+
+    On many devices Winograd's gradients, taken apart as they are, would be summed
+    between the devices in sixteen parts.
     """
     alone = jax.default_backend() == "cpu" and jax.device_count() == 1
     return WINOGRAD if alone else DIRECT

@@ -21,6 +21,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 import jax
 import tyro
 
+from ddpm_jax.allocator import keep_freed_memory
 from ddpm_jax.config import Config, UNetConfig
 from ddpm_jax.experiments import read_config
 from ddpm_jax.files import enclosing_run
@@ -305,6 +306,8 @@ def _end_now(code: int) -> None:
 def prepare_jax() -> None:
     """Finds the devices, and keeps compiled programs in ~/.cache/ddpm_jax.
 
+    On a CPU what it frees stays with the process, too: see `allocator`.
+
     Where JAX was told of another cache, that one is used; where none can be written, as
     in a container without a home, none.
 
@@ -320,6 +323,8 @@ def prepare_jax() -> None:
             "one of the extras [cuda12], [cuda13] and [tpu]"
             + (f"; JAX says {error}" if str(error) else "")
         ) from error
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     with contextlib.suppress(OSError, RuntimeError):  # the second: nobody's home

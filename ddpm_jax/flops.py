@@ -29,17 +29,24 @@ def count(jaxpr: Jaxpr) -> float:
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         name, params = equation.primitive.name, equation.params
         shapes = [getattr(v.aval, "shape", ()) for v in equation.invars]
-        out = math.prod(getattr(equation.outvars[0].aval, "shape", ()))
         if name == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
-            total += 2.0 * out * math.prod(shapes[0][d] for d in contracted)
+            total += (
+                2.0
+                * _size(equation.outvars[0])
+                * math.prod(shapes[0][d] for d in contracted)
+            )
         elif name == "conv_general_dilated":
-            total += _convolution(params, shapes[1], out)
+            total += _convolution(params, shapes[1], _size(equation.outvars[0]))
         elif name == "cond":
             total += max(map(count, params["branches"]))
         else:
             total += _repeats(name, params) * sum(map(count, _inner(params)))
     return total
+
+
+def _size(variable: Any) -> int:
+    return math.prod(variable.aval.shape)
 
 
 def _convolution(params: dict[str, Any], kernel: tuple[int, ...], out: int) -> float:

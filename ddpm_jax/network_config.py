@@ -29,6 +29,9 @@ class NetworkConfig:
     # What the backward pass computes again, to save memory: all between convolutions
     # and matrix products (dots), or all within each block
     remat: Literal["none", "dots", "blocks"] = "none"
+    # 3x3 convolutions: "fastest" is on one CPU device Winograd's filtering, which takes
+    # more memory in training, and elsewhere "direct"
+    convolutions: Literal["fastest", "direct"] = "fastest"
     # What Improved DDPM, guided diffusion and diffusers do otherwise than DDPM:
     norm_eps: float = 1e-6  # Improved DDPM and PyTorch: 1e-5
     cos_first: bool = False  # time embedding [cos, sin]; Improved DDPM

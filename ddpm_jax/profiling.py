@@ -34,6 +34,10 @@ class UpdateTrace:
         self._begin, self._end = first + before, first + before + count
         self._open = contextlib.ExitStack()
 
+    def edge(self, step: int) -> bool:
+        """Whether the trace begins or ends after this update."""
+        return step in (self._begin, self._end)
+
     def after(self, step: int, state: Any) -> str | None:
         """Begins or ends the trace where it is time; what to say of one that ended."""
         if step == self._begin:
@@ -54,22 +58,15 @@ def trace_walk(
     directory: pathlib.Path,
     walk: Callable[[], Iterator[tuple[int, jax.Array]]],
     count: int,
-    steps: int,
 ) -> str:
     """Traces the first `count` steps of a walk, made once before to compile them.
 
     Args:
         walk: begins the walk, whose every item is made of `count` steps.
-        steps: of the whole walk.
 
     Returns:
         What to say of it.
-
-    Raises:
-        ValueError: if the walk has fewer steps.
     """
-    if count > steps:
-        raise ValueError(f"--profile must be at most the {steps} steps; got {count}")
     jax.block_until_ready(next(walk()))
     steady = walk()
     with tracing(directory):
@@ -98,6 +95,8 @@ def how_to_open(directory: pathlib.Path) -> str:
     )
 
 
-def check_profile(count: int | None) -> None:
-    """Raises ValueError unless it is None or a number of steps to trace."""
+def check_profile(count: int | None, steps: int | None = None) -> None:
+    """Raises ValueError unless it is None or a number of the steps to trace."""
     check_count("--profile", count)
+    if count is not None and steps is not None and count > steps:
+        raise ValueError(f"--profile must be at most the {steps} steps; got {count}")

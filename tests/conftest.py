@@ -17,6 +17,7 @@ for name, value in {
     "JAX_COMPILATION_CACHE_DIR": os.path.join(ROOT, ".pytest_cache", "jax"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "MALLOC_MMAP_THRESHOLD_": "1000000",  # to glibc: what is freed is given back
+    "MALLOC_TRIM_THRESHOLD_": "131072",
     "TF_CPP_MIN_LOG_LEVEL": "3",  # a program of the cache is loaded with a line of 3 kB
 }.items():
     os.environ.setdefault(name, value)

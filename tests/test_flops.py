@@ -27,6 +27,12 @@ def gradient(function):
     return jax.grad(lambda *values: jnp.sum(function(*values)), argnums=(0, 1))
 
 
+def printing(a, b):
+    """With an equation that has no outputs."""
+    jax.debug.print("{}", a.sum())
+    return a @ b
+
+
 X, W = struct(2, 8, 8, 3), struct(3, 3, 3, 5)
 ONE = 2 * (2 * 8 * 8) * 5 * (3 * 3 * 3)  # of X with W
 
@@ -46,6 +52,7 @@ ONE = 2 * (2 * 8 * 8) * 5 * (3 * 3 * 3)  # of X with W
             3 * 2 * 4 * 5 * 6,
         ),
         (convolve, (X, W), ONE),
+        (printing, (struct(4, 5), struct(5, 6)), 2 * 4 * 5 * 6),
         (gradient(lambda x, w: convolve(x, w) ** 2), (X, W), 3 * ONE),
         (
             gradient(lambda x, w: convolve(x, w, window_strides=(2, 2)) ** 2),

@@ -29,7 +29,15 @@ MAY_IMPORT = {
     "build": {"checks", "config", "data", "diffusion", "networks"},
     "processes": set(),
     "experiments": {"config"},
-    "command": {"config", "experiments", "files", "processes", "profiling", "text"},
+    "command": {
+        "allocator",
+        "config",
+        "experiments",
+        "files",
+        "processes",
+        "profiling",
+        "text",
+    },
     "ownership": {"processes"},
     "export": {"config", "diffusion"},
     "model": {

@@ -263,7 +263,7 @@ def to_config(sources: Sources, structure: Structure) -> Config:
 def _of_network(network: UNet) -> Facts:
     """The fields of a UNet that a NetworkConfig has too."""
     names = {field.name for field in dataclasses.fields(NetworkConfig)}
-    names -= {"init", "dtype", "remat", "attention_resolutions", "own"}
+    names -= {"init", "dtype", "remat", "attention_resolutions", "own", "convolutions"}
     facts = {f"network.{name}": getattr(network, name) for name in names}
     improved = network.norm_eps == 1e-5
     return facts | {"network.init": "improved" if improved else "ddpm"}

@@ -2,7 +2,9 @@
 
 `DIRECT` is XLA's own convolution. `WINOGRAD` spends 2.25 times fewer multiplications on
 the same numbers, to rounding; on a CPU, where they are what takes the time, it wins.
-Neither has parameters: kernels are (3, 3, channels, features) for both.
+It is larger: to compile, and in training, where the sums of the inputs are kept for the
+backward pass. Neither has parameters: both take kernels (3, 3, channels, features) in
+float32, and their result is of the image's dtype.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +38,7 @@ def conv(x: jax.Array, kernel: jax.Array, padding: Sequence[tuple[int, int]]):
 
 def direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The convolution as it is defined."""
-    return conv(x, kernel, [(1, 1), (1, 1)])
+    return conv(x, kernel.astype(x.dtype), [(1, 1), (1, 1)])
 
 
 def direct_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -49,13 +51,13 @@ def direct_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
 
     def outputs(row: int, column: int) -> jax.Array:
-        taps = _summed(_summed(kernel, 0, row), 1, column)
+        taps = _summed(_summed(kernel, 0, row), 1, column).astype(x.dtype)
         return conv(x, taps, [(1 - odd, odd) for odd in (row, column)])
 
     # One convolution with four times the features would have a backward pass that
     # XLA's CPU backend computes a hundred times slower.
-    columns = [_interleave(outputs(i, 0), outputs(i, 1), 2) for i in (0, 1)]
-    return _interleave(*columns, 1)
+    even, odd = (_interleave(outputs(i, 0), outputs(i, 1), 2) for i in (0, 1))
+    return _interleave(even, odd, 1)
 
 
 def _summed(kernel: jax.Array, axis: int, odd: int) -> jax.Array:

@@ -82,9 +82,13 @@ def _draw(group: list[_Waiting]) -> Iterator[jax.Array]:
     Number i of a key is the exclusive or of the two halves of fold_in(key, i).
     """
     sizes = [kernel.placeholder.size for kernel in group]
-    owner = np.repeat(np.arange(len(group), dtype=np.int32), sizes)
-    index = np.concatenate([np.arange(size, dtype=np.uint32) for size in sizes])
-    keys = jnp.stack([kernel.key for kernel in group])[owner]
+    keys = jnp.concatenate(
+        [
+            jnp.broadcast_to(kernel.key, n)
+            for kernel, n in zip(group, sizes, strict=True)
+        ]
+    )
+    index = jnp.concatenate([jnp.arange(n, dtype=jnp.uint32) for n in sizes])
     halves = jax.random.key_data(jax.vmap(jax.random.fold_in)(keys, index))
     bits = halves[:, 0] ^ halves[:, 1]
     one = jnp.uint32(np.float32(1).view(np.uint32))

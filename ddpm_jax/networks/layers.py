@@ -98,10 +98,12 @@ class Dropout(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution of 1x1 or 3x3 pixels, stride 1, of the same size, with a bias.
+    """A convolution of 1x1 or 3x3 pixels, with a bias.
 
     Attributes:
-        convolve: the 3x3 convolution; parameters do not depend on it.
+        size: 1 or 3.
+        convolve: the 3x3 convolution, which says how large the result is; parameters do
+            not depend on it.
     """
 
     features: int
@@ -112,12 +114,21 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(b, h, w, c) -> (b, h, w, features)."""
+        """(b, h, w, c) -> (b, h', w', features).
+
+        Raises:
+            ValueError: if size is neither 1 nor 3.
+        """
+        if self.size not in (1, 3):
+            raise ValueError(f"size must be 1 or 3; got {self.size}")
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         x = x.astype(self.dtype)
-        y = x @ kernel[0, 0] if self.size == 1 else self.convolve(x, kernel)
+        if self.size == 1:
+            y = x @ kernel[0, 0].astype(self.dtype)
+        else:
+            y = self.convolve(x, kernel)
         return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
 
 

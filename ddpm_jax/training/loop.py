@@ -191,11 +191,14 @@ def _run(
         evaluate = during.Evaluator(plan, config, source)
         feed = make_feed(config.data, source)
         clock.ends("data")
-        pool = stack.enter_context(ThreadPoolExecutor())
+        pool = ThreadPoolExecutor()
+        # An error is told at once, and not when all is compiled.
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         shapes = (abstract_state, feed.resident)
-        start = begin(pool, runner, config, network, initial_state, *shapes)
+        first = initial_state if newest < 0 else None
+        start = begin(pool, runner, config, network, first, *shapes)
         clock.ends("trace")
-        if newest >= 0:
+        if start.state is None:
             target = checkpoints.abstract(abstract_state, runner.shardings)
             state = checkpoints.restore_state(manager, first_step, target)
             state = runner.from_saved(state)
@@ -274,10 +277,11 @@ def _run(
                 _show(report, path, draw(model), step)
             if report is not None and (compiled or saves or shows or measures):
                 report.restart_clock()
-            if trace is not None and report is not None:
-                if (ended := trace.after(step, state)) is not None:
-                    report.say(ended)
-                    updates.check(0, patience)
+            if trace is not None and trace.edge(step):
+                updates.check(0, patience)
+                if report is not None:
+                    if (ended := trace.after(step, state)) is not None:
+                        report.say(ended)
                     report.restart_clock()
         updates.check(0, patience)
         if stop.by is not None:
@@ -310,6 +314,7 @@ def _check_same_model(manager, step: int, config: Config, workdir) -> Config:
     """
     theirs = from_dict(checkpoints.restore_config(manager, step))
     free = {"network.remat", "network.dtype", "network.dropout", "diffusion.rederive"}
+    free.add("network.convolutions")
     free |= {f"diffusion.clip.{item.name}" for item in fields(ClipConfig)}
     free |= {"data.path", "data.split", "data.test_split", "data.resize"}
     free |= {"data.resident", "data.workers"}

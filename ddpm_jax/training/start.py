@@ -75,7 +75,7 @@ class Start(NamedTuple):
     """What is under way when a run starts."""
 
     update: Future[Update]
-    state: Future[Callable[[], Any]]  # the program that makes the first state
+    state: Future[Callable[[], Any]] | None  # the program that makes the first state
     flops: Callable[[], float]  # of one update, on all devices; may take a second
 
 
@@ -84,18 +84,20 @@ def begin(
     runner: Runner,
     config: Config,
     network: Network,
-    initial_state: Callable[[], TrainState],
+    initial_state: Callable[[], TrainState] | None,
     abstract_state: TrainState,
     resident: Resident | None,
 ) -> Start:
     """Compiles in the pool what is traced here, where JAX's contexts hold.
 
     Args:
+        initial_state: None for a run that has a state.
         abstract_state: shapes and dtypes of what `initial_state` makes.
         resident: the data that the runner is to hold.
     """
-    lowered = runner.lower_state(initial_state)
-    state: Future[Callable[[], Any]] = pool.submit(lowered.compile)
+    state: Future[Callable[[], Any]] | None = None
+    if initial_state is not None:
+        state = pool.submit(runner.lower_state(initial_state).compile)
     jaxpr, compile_update = runner.ahead(
         _shapes(resident), abstract_batch(config, resident)
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.networks import convolutions
+from ddpm_jax.networks import UNet, convolutions
 from ddpm_jax.networks.convolutions import DIRECT, WINOGRAD
 from ddpm_jax.networks.layers import nearest_upsample
 
@@ -83,22 +83,64 @@ def test_derivatives_are_the_definition_s(function, definition, always):
 
 
 @pytest.mark.parametrize(
-    "height, width, channels, dtype, products",
+    "height, width, channels, dtype, same, upsampled",
     [
-        (16, 16, 128, "float32", 16),
-        (15, 16, 128, "float32", 0),
-        (16, 15, 128, "float32", 0),
-        (4, 4, 128, "float32", 0),
-        (16, 16, 64, "float32", 0),
-        (256, 256, 128, "float32", 0),
-        (16, 16, 128, "bfloat16", 0),
+        (16, 16, 128, "float32", 16, 9),
+        (17, 16, 128, "float32", 0, 9),
+        (16, 17, 128, "float32", 0, 9),
+        (4, 4, 128, "float32", 0, 0),
+        (16, 16, 64, "float32", 0, 0),
+        (256, 256, 128, "float32", 0, 0),
+        (16, 16, 128, "bfloat16", 0, 0),
     ],
 )
 def test_winograd_s_filtering_is_taken_where_it_is_faster(
-    height, width, channels, dtype, products
+    height, width, channels, dtype, same, upsampled
 ):
     x = jax.ShapeDtypeStruct((1, height, width, channels), dtype)
-    kernel = jax.ShapeDtypeStruct((3, 3, channels, channels), dtype)
-    text = str(jax.make_jaxpr(WINOGRAD.same)(x, kernel))
-    assert text.count("dot_general[") == products
-    assert text.count("conv_general_dilated[") == (products == 0)
+    kernel = jax.ShapeDtypeStruct((3, 3, channels, channels), "float32")
+    for function, products in zip(WINOGRAD, (same, upsampled), strict=True):
+        jaxpr = jax.make_jaxpr(function)(x, kernel)
+        text = str(jaxpr)
+        assert text.count("dot_general[") == products
+        assert ("conv_general_dilated[" in text) == (products == 0)
+        assert jaxpr.out_avals[0].dtype == dtype
+
+
+def test_sums_of_taps_are_rounded_once():
+    """In bfloat16 as in float32: what is added up are the parameters themselves."""
+    (x, kernel), _ = some(16, 8)
+    x = x.astype(jnp.bfloat16)
+    exact = np.asarray(DIRECT.upsampled(x.astype(jnp.float32), kernel))
+
+    def error(kernel):
+        return np.std(np.asarray(DIRECT.upsampled(x, kernel), np.float32) - exact)
+
+    assert error(kernel) < 0.9 * error(kernel.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("remat", ["none", "blocks"])
+def test_a_network_is_the_same_function_by_either(remat, always):
+    network = UNet(
+        out_channels=2, channels=8, multipliers=(1, 2), num_blocks=1, num_groups=4
+    ).clone(remat=remat, attention_resolutions=())
+    x = jax.random.normal(jax.random.key(0), (2, 4, 8, 2))
+    params = network.init(jax.random.key(1), x, jnp.zeros(2))["params"]
+    params = jax.tree.map(
+        lambda p: p + 0.1 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params
+    )
+
+    def outcome(network):
+        def total(params):
+            return jnp.sum(jnp.sin(network.apply({"params": params}, x, jnp.ones(2))))
+
+        return jax.value_and_grad(total)(params)
+
+    ours = network.clone(convolutions=WINOGRAD)
+    call = jax.make_jaxpr(lambda x: ours.apply({"params": params}, x, jnp.ones(2)))
+    assert str(call(x)).count("conv_general_dilated[") == 1  # the one that halves
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+        outcome(network),
+        outcome(ours),
+    )

@@ -22,6 +22,7 @@ from ddpm_jax.config import (
 )
 from ddpm_jax.data import ImageArrays
 from ddpm_jax.networks import UNet
+from ddpm_jax.networks.convolutions import DIRECT
 from ddpm_jax.networks.presets import IMPROVED_INIT
 from ddpm_jax.training import loop, setup
 from ddpm_jax.training.feed import make_feed
@@ -38,7 +39,8 @@ CONFIG = Config(
         dropout=0.2,
         num_groups=4,
         dtype="bfloat16",
-        remat=True,
+        remat="dots",
+        convolutions="direct",
         norm_eps=1e-4,
         cos_first=True,
         freq_shift=0,
@@ -84,6 +86,7 @@ CONFIG = Config(
         keep_every=8,
         keep_best=9,
         on_nonfinite="skip",
+        peak_flops=1e12,
     ),
     sample=SampleConfig(sampler="ddim", steps=3, every=11, num=6),
     evaluation=EvaluationConfig(
@@ -197,7 +200,13 @@ def test_the_u_net_has_every_field_of_the_config():
     network = build.make_network(dataclasses.replace(CONFIG, data=data))
     told = dataclasses.asdict(CONFIG.network)
     del told["own"], told["init"]
-    told |= {"dtype": np.dtype("bfloat16"), "num_classes": 7, "out_channels": 2}
+    assert told.pop("convolutions") == "direct"
+    told |= {
+        "convolutions": DIRECT,
+        "dtype": np.dtype("bfloat16"),
+        "num_classes": 7,
+        "out_channels": 2,
+    }
     told |= IMPROVED_INIT
     own = {"parent", "name", "attention"}  # not of a config
     assert {item.name for item in dataclasses.fields(UNet)} - own == set(told)
@@ -252,9 +261,8 @@ def test_the_run_hands_on_what_it_is_told(tmp_path, monkeypatch):
     assert seen["data"].num_classes == 10
     kept = {"keep_latest": 7, "keep_every": 8, "keep_best": 9, "rank_by": "digits-FD"}
     assert any(kept.items() <= call.items() for call in managers)
-    assert reports == [
-        {"first_step": 0, "num_steps": 60, "batch_size": 24, "log_every": 4}
-    ]
+    begun = {"first_step": 0, "num_steps": 60, "batch_size": 24, "log_every": 4}
+    assert reports == [begun | {"peak_flops": 8e12}]  # of eight devices
     assert runners == [({"data": 8, "fsdp": 1}, True)]
 
     split = dataclasses.replace(CONFIG.train, accumulate=1, fsdp=2)

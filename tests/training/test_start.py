@@ -8,25 +8,15 @@ import time
 import jax
 import numpy as np
 import pytest
-from toy import toy_config, toy_network
+from toy import small_config, toy_config, toy_network
 
 from ddpm_jax.build import make_network
-from ddpm_jax.command import read_config
 from ddpm_jax.flops import count
 from ddpm_jax.networks.convolutions import WINOGRAD
 from ddpm_jax.training import loop, parallel, start
 from ddpm_jax.training.setup import make_update
 
 SMOKE = pathlib.Path(__file__).parent.parent.parent / "configs" / "smoke.py"
-
-
-def small(**train):
-    smoke = read_config(SMOKE)
-    network = dataclasses.replace(
-        smoke.network, multipliers=(1,), num_blocks=1, attention_resolutions=()
-    )
-    train = dataclasses.replace(smoke.train, **train)
-    return dataclasses.replace(smoke, network=network, train=train)
 
 
 def traced_flops(config, network=None, *, by_hand=False):
@@ -39,7 +29,7 @@ def traced_flops(config, network=None, *, by_hand=False):
 
 
 def test_flops_are_those_of_the_model_however_it_runs():
-    config, wide = small(), {"channels": 128, "num_groups": 4}
+    config, wide = small_config(), {"channels": 128, "num_groups": 4}
     config = dataclasses.replace(
         config, network=dataclasses.replace(config.network, **wide)
     )
@@ -67,9 +57,7 @@ def lines_of(workdir):
 
 
 def test_the_first_line_tells_of_the_start_and_each_of_the_speed(tmp_path, capsys):
-    config = small(num_steps=4, log_every=2, peak_flops=1e12)
-    sample = dataclasses.replace(config.sample, steps=2, num=4)
-    config = dataclasses.replace(config, sample=sample)
+    config = small_config(num_steps=4, log_every=2, peak_flops=1e12)
     began = time.perf_counter() - 7
     loop.run(config, tmp_path, began=began)
     taken = time.perf_counter() - began
@@ -124,4 +112,4 @@ def test_the_update_is_traced_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("peak", [0.0, -1.0])
 def test_a_peak_is_positive(peak):
     with pytest.raises(ValueError, match=r"train\.peak_flops must be positive"):
-        small(peak_flops=peak)
+        small_config(peak_flops=peak)
