@@ -65,7 +65,9 @@ def _repeats(name: str, params: dict[str, Any]) -> int:
         return params["length"]
     if name == "shard_map":
         sizes = dict(params["mesh"].shape)
-        return math.prod(sizes[axis] for axis in params["manual_axes"])
+        # manual_axes, from jax 0.12 on newly_manual_axes
+        axes = next(x for key, x in params.items() if key.endswith("manual_axes"))
+        return math.prod(sizes[axis] for axis in axes)
     return 1
 
 
