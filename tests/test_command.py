@@ -212,6 +212,7 @@ def test_a_platform_that_is_not_there_is_named(monkeypatch, error):
     assert str(e.value).endswith(str(error))
 
 
+@pytest.mark.processes
 def test_a_run_outlives_its_reader_whatever_it_is_called(tmp_path):
     """Its workdir is no ASCII, stdout is; stderr is closed, and nobody reads on."""
     workdir = tmp_path / "Läufe"

@@ -521,6 +521,7 @@ def test_an_own_network_lives_as_the_unet_does(network, other, tmp_path):
         ddpm_jax.load(run, network=wide)
 
 
+@pytest.mark.processes
 def test_a_type_checker_sees_what_is_returned(tmp_path):
     """mypy on a user's file, of a package that says it is typed (PEP 561)."""
     (tmp_path / "theirs.py").write_text(

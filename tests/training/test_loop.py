@@ -368,6 +368,7 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
         loop.run(config(), tmp_path / "file" / "run")
 
 
+@pytest.mark.processes
 def test_a_full_disk_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
     """A limit on the size of a file stands for the disk: writing beyond it fails."""
     workdir = tmp_path / "run"

@@ -108,6 +108,7 @@ def test_a_workdir_that_is_not_shared_is_refused_by_all(tmp_path):
         assert "must be one folder for all processes; process 1 does not" in output
 
 
+LAYOUTS = [(2, 1, {"runner": "pmap"}), (2, 2, {"fsdp": 2})]
 MORE = [(2, 1, {}), (1, 2, {}), (2, 2, {"runner": "pmap"}), (4, 1, {}), (4, 2, {})]
 MORE += [(4, 1, {"runner": "pmap"})]
 
@@ -115,8 +116,7 @@ MORE += [(4, 1, {"runner": "pmap"})]
 @pytest.mark.parametrize(
     ("processes", "devices", "fields"),
     [
-        (2, 2, {"fsdp": 2}),
-        pytest.param(2, 1, {"runner": "pmap"}, marks=pytest.mark.processes),
+        *(pytest.param(*layout, marks=pytest.mark.processes) for layout in LAYOUTS),
         *(pytest.param(*layout, marks=pytest.mark.slow) for layout in MORE),
     ],
 )
