@@ -20,6 +20,7 @@ from measure import peak_memory, spread, take_turns, write
 from ddpm_jax import build
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.flops import model_flops
+from ddpm_jax.training.start import as_defined
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 CALLS = {"heun": lambda steps: 2 * steps - 1}  # network calls; the others make one each
@@ -73,7 +74,8 @@ def main() -> None:
             jax.block_until_ready(call())
             compiled[name] = time.perf_counter() - began
         times = take_turns(calls, repeats=options.repeats)
-        flops = model_flops(network, x, jnp.zeros(size, jnp.int32))
+        plain = build.bound_network(as_defined(unet), params)
+        flops = model_flops(plain, x, jnp.zeros(size, jnp.int32))
         rows = {}
         for name, milliseconds in times.items():
             count = CALLS.get(name, lambda n: n)(steps)

@@ -17,9 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from measure import peak_memory, spread, take_turns, write
 
+from ddpm_jax import build
 from ddpm_jax.flops import model_flops
 from ddpm_jax.training import parallel
 from ddpm_jax.training.setup import make_update
+from ddpm_jax.training.start import as_defined
 from ddpm_jax.training.step import Batch
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -37,7 +39,8 @@ class Run:
         runner = parallel.jit_runner(step, mesh, abstract)
         self.batch = random_batch(config, batch_size)
         # Forward and backward of one batch, whatever the optimiser adds.
-        self.flops = model_flops(step, abstract, self.batch)
+        plain, _ = make_update(config, as_defined(build.make_network(config)))
+        self.flops = model_flops(plain, abstract, self.batch)
         self.state = runner.make_state(initial)
         self.update = runner.update
         began = time.perf_counter()
