@@ -21,6 +21,7 @@ import numpy as np
 from measure import write
 
 from ddpm_jax import build
+from ddpm_jax.allocator import keep_freed_memory
 from ddpm_jax.config import to_dict
 from ddpm_jax.training import checkpoints, loop, parallel
 from ddpm_jax.training.feed import make_feed
@@ -109,6 +110,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--out", type=pathlib.Path)
     options = parser.parse_args()
+    keep_freed_memory()  # as the program does
     config = runpy.run_path(str(options.config))["get_config"]()
     sample = dataclasses.replace(config.sample, every=10**9, steps=2, num=1)
     config = dataclasses.replace(config, sample=sample)

@@ -18,6 +18,7 @@ import numpy as np
 from measure import peak_memory, spread, take_turns, write
 
 from ddpm_jax import build
+from ddpm_jax.allocator import keep_freed_memory
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.flops import model_flops
 from ddpm_jax.training.start import as_defined
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--out", type=pathlib.Path)
     options = parser.parse_args()
+    keep_freed_memory()  # as the programs do
 
     config = runpy.run_path(str(options.config))["get_config"]()
     steps, size = options.steps, options.batch_size

@@ -18,6 +18,7 @@ import numpy as np
 from measure import peak_memory, spread, take_turns, write
 
 from ddpm_jax import build
+from ddpm_jax.allocator import keep_freed_memory
 from ddpm_jax.flops import model_flops
 from ddpm_jax.training import parallel
 from ddpm_jax.training.setup import make_update
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--out", type=pathlib.Path)
     options = parser.parse_args()
+    keep_freed_memory()  # as the programs do
 
     config = runpy.run_path(str(options.config))["get_config"]()
     size = options.batch_size or config.train.batch_size
