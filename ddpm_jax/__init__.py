@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ddpm_jax.model import Model as Model
     from ddpm_jax.training.loop import run as train
 
+    __version__: str
+
 _HOME = {
     "Model": ("ddpm_jax.model", "Model"),
     "load": ("ddpm_jax.loading", "load"),
@@ -22,6 +24,8 @@ __all__ = ["Model", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in _HOME:
         module, attribute = _HOME[name]
         return getattr(importlib.import_module(module), attribute)
@@ -29,4 +33,14 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__all__, "__version__"])
+
+
+def _version() -> str:
+    """That of the installed package; a folder that was only copied has none."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("ddpm_jax")
+    except metadata.PackageNotFoundError:
+        return "unknown"
