@@ -23,7 +23,7 @@ import tyro
 
 from ddpm_jax.allocator import keep_freed_memory
 from ddpm_jax.config import Config, UNetConfig
-from ddpm_jax.experiments import read_config
+from ddpm_jax.experiments import read_config, shipped
 from ddpm_jax.files import enclosing_run
 from ddpm_jax.processes import Distributed
 from ddpm_jax.profiling import check_profile
@@ -42,7 +42,7 @@ class _TrainCommand:
 
 
 class TrainCommand(NamedTuple):
-    """What the command line of `train.py` says."""
+    """What the command line of `ddpm-train` says."""
 
     config: Config
     workdir: pathlib.Path
@@ -111,9 +111,9 @@ def parse(
 
 
 def parse_call(
-    functions: Mapping[str, Callable[..., None]], **options: Any
+    functions: Callable[..., None] | Mapping[str, Callable[..., None]], **options: Any
 ) -> Callable[[], None]:
-    """The call that the command line asks for: of one of these, by the name given it.
+    """The call that the command line asks for: of this function, or of one by its name.
 
     It is made by whoever has it, so that what it prints is not taken for tyro's.
     """
@@ -125,6 +125,8 @@ def parse_call(
 
         return bind
 
+    if callable(functions):
+        return parse(later(functions), **options)
     bound = {name: later(function) for name, function in functions.items()}
     return parse(bound, read=tyro.extras.subcommand_cli_from_dict, **options)
 
@@ -164,30 +166,42 @@ def _unboxed(text: str) -> str:
     return re.sub(r"^Error parsing (?:[^-\s]\S*: )?", "", line)
 
 
-def parse_train(arguments: list[str], default_config: pathlib.Path) -> TrainCommand:
-    """Reads `--config FILE --workdir DIR --section.field value ...`.
+def parse_train(
+    arguments: list[str],
+    default_config: str | pathlib.Path = "digits",
+    *,
+    prog: str = "train.py",
+) -> TrainCommand:
+    """Reads `--config EXPERIMENT --workdir DIR --section.field value ...`.
 
-    The workdir defaults to runs/ and the config file's name.
+    The workdir defaults to runs/ and the experiment's name.
+
+    Args:
+        arguments: the words after the program's name.
+        default_config: the experiment where none is given, as for `read_config`.
+        prog: what the program is called.
 
     Raises:
         ValueError: if no run can be kept in the workdir, or the config file is none.
         SystemExit: as `parse`.
     """
     files = _Files(add_help=False, allow_abbrev=False)
-    files.add_argument("--config", type=pathlib.Path, default=default_config)
+    files.add_argument("--config", default=default_config)
     files.add_argument("--workdir")
     named, overrides = files.parse_known_args(arguments)
     overrides = _of_today(overrides)
-    workdir = f"runs/{named.config.stem}" if named.workdir is None else named.workdir
+    name = pathlib.Path(named.config).stem
+    workdir = f"runs/{name}" if named.workdir is None else named.workdir
     check_workdir(workdir)
     command = parse(
         _TrainCommand,
-        prog="train.py",
+        prog=prog,
         description=(
-            "Trains a diffusion model. --config FILE picks the experiment (default: "
-            f"{default_config.name}), --workdir DIR where it is kept (default: "
-            "runs/NAME; an earlier run there goes on); every other option overrides a "
-            "field of the config and shows its value here."
+            f"Trains a diffusion model. --config picks the experiment, one of "
+            f"{', '.join(shipped())}, or a file with get_config() (default: "
+            f"{pathlib.Path(default_config).stem}); --workdir DIR is where it is kept "
+            "(default: runs/NAME; an earlier run there goes on); every other option "
+            "overrides a field of the config and shows its value here."
         ),
         default=_TrainCommand(UNetConfig(**vars(read_config(named.config)))),
         args=overrides,

@@ -6,14 +6,31 @@ import runpy
 from ddpm_jax.config import Config
 
 
-def read_config(path: pathlib.Path) -> Config:
-    """What `get_config()` of the file returns, which may read another's and differ.
+def shipped() -> dict[str, pathlib.Path]:
+    """The experiments that come with the package: each name with its file."""
+    package = pathlib.Path(__file__).parent
+    folder = package / "configs"  # where a wheel has them
+    if not folder.is_dir():
+        folder = package.parent / "configs"  # where a checkout has them
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+def read_config(experiment: str | pathlib.Path) -> Config:
+    """What `get_config()` of a file returns, which may read another's and differ.
+
+    Args:
+        experiment: one of the names in `shipped`, as text, or a file.
 
     Raises:
         ValueError: if the file is missing, fails, or does not return a Config.
     """
+    names = shipped() if isinstance(experiment, str) else {}
+    path = names.get(str(experiment), pathlib.Path(experiment))
     if not path.is_file():
-        raise ValueError(f"--config must name a file with get_config(); got {path}")
+        raise ValueError(
+            "--config must name a file with get_config(), or be one of "
+            f"{', '.join(shipped())}; got {experiment}"
+        )
     try:
         get_config = runpy.run_path(str(path)).get("get_config")
         config = get_config() if callable(get_config) else None

@@ -65,6 +65,10 @@ MAY_IMPORT = {
         *("build", "checks", "command", "config", "data", "diffusion", "evaluation"),
         *("files", "images", "loading", "model", "ownership", "streams"),
     },
+    "commands": {
+        *("command", "drawing", "evaluation", "interop", "loading", "processes"),
+        *("profiling", "streams", "training"),
+    },
     "__init__": {"loading", "model", "training"},
 }
 # What `python -m` runs stands on top, in whatever room it lies.

@@ -1,7 +1,6 @@
 """sample.py as a person starts it: what it writes, and its one-line refusals."""
 
 import dataclasses
-import importlib.util
 import os
 import pathlib
 from functools import partial
@@ -14,21 +13,12 @@ from toy import toy_model
 
 import ddpm_jax
 from ddpm_jax import drawing, progress
+from ddpm_jax.commands import sample
 from ddpm_jax.diffusion.samplers import ddim
 from ddpm_jax.images import grid, strip, to_picture, to_uint8
 from ddpm_jax.ownership import claimed
 
 ROOT = pathlib.Path(__file__).parent.parent
-
-
-def script():
-    spec = importlib.util.spec_from_file_location("sample", ROOT / "sample.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SAMPLE = script()
 
 
 @pytest.fixture
@@ -39,7 +29,7 @@ def run(small_run):
 def draw(workdir, out, **options):
     files = {x: options.pop(x, False) for x in ("png", "npz", "strip", "gif")}
     wanted = drawing.Draw(**{"num": 6, "batch_size": 4, "steps": 5, **options})
-    SAMPLE.main(SAMPLE.Options(workdir=workdir, out=out, draw=wanted, **files))
+    sample.main(sample.Options(workdir=workdir, out=out, draw=wanted, **files))
     return out
 
 

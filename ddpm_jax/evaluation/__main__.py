@@ -300,11 +300,16 @@ def _unusual(draw: Draw) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-if __name__ == "__main__":
+def run(prog: str) -> None:
+    """Is the program of that name, from the command line to the exit code."""
     with one_line_errors():
         outlive_readers()
-        options = parse(Options, prog="python -m ddpm_jax.evaluation")
+        options = parse(Options, prog=prog)
         processes.start(options.distributed)
         processes.end_on_sigterm()
         prepare_jax()
         main(options)
+
+
+if __name__ == "__main__":
+    run("python -m ddpm_jax.evaluation")

@@ -9,6 +9,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's log; errors are raised
 
 import pathlib
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import jax
@@ -161,6 +162,15 @@ def main(arguments: list[str] | None = None) -> None:
     )
     prepare_jax()
     call()
+
+
+def run(function: Callable[..., None], prog: str) -> None:
+    """Is a program of that name that does one of the two, to its exit code."""
+    with one_line_errors():
+        outlive_readers()
+        call = parse_call(function, prog=prog)
+        prepare_jax()
+        call()
 
 
 if __name__ == "__main__":
