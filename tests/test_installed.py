@@ -31,43 +31,54 @@ def in_a_new_process(code, cwd=ROOT, **env):
     )
 
 
-def test_every_command_is_a_program_of_its_name(tmp_path):
-    """Each is started as pip's scripts start it, with an option that none has."""
+def start_each(argument, tmp_path):
+    """stdout and stderr of every command, started as pip's scripts start it.
+
+    All in one process, where the first sets the level of XLA's log before JAX reads it.
+    """
     code = (
         "import os, sys\n"
         "from importlib.metadata import EntryPoint\n"
         "os.environ.pop('TF_CPP_MIN_LOG_LEVEL', None)\n"
         f"for name, value in {COMMANDS}.items():\n"
-        "    sys.argv = ['/somewhere/bin/' + name, '--helpp']\n"
+        f"    sys.argv = ['/somewhere/bin/' + name, '{argument}']\n"
         "    program = EntryPoint(name, value, 'console_scripts').load()\n"
         "    assert name != 'ddpm-train' or 'jax' not in sys.modules\n"
         "    try:\n"
         "        program()\n"
         "    except SystemExit as end:\n"
-        "        print(name, end.code, os.environ['TF_CPP_MIN_LOG_LEVEL'])\n"
-        "        print(file=sys.stderr)\n"
-    )
-    done = in_a_new_process(code, cwd=tmp_path)
-    assert done.stdout.splitlines() == [f"{name} 2 3" for name in COMMANDS], done.stderr
-    said = done.stderr.strip().split("\n\n")
-    assert len(said) == len(COMMANDS) == 5
-    for line in said:
-        assert line.startswith("error: ") and "\n" not in line, line
-
-
-@pytest.mark.parametrize("name", ["ddpm-train", "ddpm-import", "ddpm-export"])
-def test_help_is_of_the_command_that_was_started(name, tmp_path):
-    module, _, function = COMMANDS[name].partition(":")
-    code = (
-        f"import sys; sys.argv = ['{name}', '--help']\n"
-        f"from {module} import {function}; {function}()"
+        "        print('exit', end.code, os.environ['TF_CPP_MIN_LOG_LEVEL'])\n"
+        "    print(chr(12))\n"
+        "    print(chr(12), file=sys.stderr)\n"
     )
     done = in_a_new_process(code, cwd=tmp_path, COLUMNS="300")
     assert done.returncode == 0, done.stderr
-    usage = done.stdout.splitlines()[0]
-    assert usage.startswith(f"usage: {name} [-h]"), usage
-    assert "{import,export}" not in done.stdout
-    assert ("cifar10_improved" in done.stdout) == (name == "ddpm-train")
+    texts = (text.split("\f\n")[:-1] for text in (done.stdout, done.stderr))
+    return dict(zip(COMMANDS, zip(*texts, strict=True), strict=True))
+
+
+def test_a_wrong_option_of_any_command_is_one_line(tmp_path):
+    for said, errors in start_each("--helpp", tmp_path).values():
+        assert said == "exit 2 3\n"
+        assert errors.startswith("error: ") and errors.count("\n") == 1
+
+
+def test_each_command_is_the_program_of_its_name(tmp_path):
+    said = start_each("--help", tmp_path)
+    told = {
+        "ddpm-train": ("Trains a diffusion model", "cifar10_improved", "--train.seed"),
+        "ddpm-sample": ("Draws images from the weights of a run", "--gif"),
+        "ddpm-evaluate": ("Measures samples against real images", "--protocol"),
+        "ddpm-import": ("out of published weights", "the workdir to make"),
+        "ddpm-export": ("Writes the weights of a run", "--format"),
+    }
+    assert set(said) == set(told)
+    for name, texts in told.items():
+        text, errors = said[name]
+        assert text.startswith(f"usage: {name} [-h]") and not errors
+        assert text.endswith("exit 0 3\n") and "{import,export}" not in text
+        for part in texts:
+            assert part in text, (name, part)
 
 
 @pytest.mark.parametrize(
