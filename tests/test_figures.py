@@ -1,5 +1,6 @@
 """Figures show what the tables and the samplers say, as PNGs of a sane size."""
 
+import dataclasses
 import pathlib
 import sys
 
@@ -17,6 +18,7 @@ from ddpm_jax.diffusion import editing
 from ddpm_jax.diffusion.noise import draw_noise, fold_in
 from ddpm_jax.diffusion.samplers import sample
 from ddpm_jax.diffusion.schedules import cosine_betas, linear_betas
+from ddpm_jax.diffusion.transitions import q_sample
 from ddpm_jax.evaluation.classifier import network as classifier
 from ddpm_jax.evaluation.features import collect, extract
 from ddpm_jax.evaluation.frechet import frechet_distance
@@ -28,10 +30,12 @@ from ddpm_jax.figures import (
     img2img,
     inpainting,
     interpolation,
+    parametrisations,
     sampling,
     schedules,
     steps,
     style,
+    variance,
 )
 from ddpm_jax.figures import subject as subjects
 from ddpm_jax.figures.gallery import gallery
@@ -225,6 +229,54 @@ def test_the_bound_is_drawn_term_by_term(subject, tmp_path):
     found = running.get_title(loc="left").split(": ")[1].split(" ")[0]
     assert abs(float(found) - total) <= 0.011
     written(figure, tmp_path / "bound.png")
+
+
+def test_the_targets_along_the_chain_are_what_the_network_must_say(subject, tmp_path):
+    figure = parametrisations.draw(subject)
+    pictures, titles, names = shown(figure, 4, 10)
+    steps = np.array([0, 2, 4, 6, 8, 11, 13, 15, 17, 19])
+    assert titles == [str(step) for step in steps]
+    assert [name.split()[-1] for name in names[1:]] == ["$\\epsilon$", "$x_0$", "$v$"]
+    x0 = pick(subject, 1).images / 127.5 - 1
+    noise = jax.random.normal(jax.random.fold_in(subject.key, 1), x0.shape)
+    noise, bars = np.asarray(noise), np.asarray(subject.model.schedule.alphas_cumprod)
+    signal, sigma = (np.sqrt(x[steps, None, None, None]) for x in (bars, 1 - bars))
+    same(pictures[0], signal * x0 + sigma * noise)
+    same(pictures[1], np.broadcast_to(noise, (10, 8, 8, 1)))
+    same(pictures[2], np.broadcast_to(x0, (10, 8, 8, 1)))
+    same(pictures[3], signal * noise - sigma * x0)
+    written(figure, tmp_path / "parametrisations.png")
+
+
+@pytest.mark.parametrize(("rule", "share"), [("fixed_small", 0), ("fixed_large", 1)])
+def test_a_fixed_variance_is_one_of_the_bounds(subject, rule, share):
+    model = toy_model(size=8, classes=10, num_steps=20, variance=rule)
+    bounds, between = variance.draw(dataclasses.replace(subject, model=model)).axes
+    high, low, own = (np.asarray(line.get_ydata()) for line in bounds.lines)
+    steps = bounds.lines[0].get_xdata()
+    assert steps[:5].tolist() == [1, 2, 3, 4, 5] and steps[-1] == 19
+    np.testing.assert_allclose(high, model.schedule.betas[steps], rtol=1e-5)
+    np.testing.assert_allclose(low, model.schedule.posterior_variance[steps], 1e-5)
+    np.testing.assert_allclose(own, (low, high)[share], rtol=1e-4)
+    line = between.lines[0]
+    np.testing.assert_allclose(line.get_ydata(), share, atol=1e-3)
+    # Later the bounds are one number to float32.
+    assert line.get_xdata()[0] == 1 and line.get_xdata()[-1] < 19
+
+
+def test_a_learned_variance_is_drawn_as_its_share_of_the_way(subject, tmp_path):
+    model = toy_model(size=8, classes=10, num_steps=20, variance="learned_range")
+    figure = variance.draw(dataclasses.replace(subject, model=model))
+    x0 = to_float(jnp.asarray(subject.test.images[:8]))
+    line = figure.axes[1].lines[0]
+    for t in (1, 2, 4):
+        noise = jax.random.normal(jax.random.fold_in(subject.key, t), x0.shape)
+        xt = q_sample(model.schedule, x0, t, noise)
+        v = model.denoise(xt, jnp.full(8, t), jnp.asarray(subject.test.labels[:8]))
+        expected = (np.asarray(v)[..., 1] + 1) / 2  # eq. 15 of Improved DDPM
+        np.testing.assert_allclose(line.get_ydata()[t - 1], expected.mean(), atol=1e-3)
+    assert np.ptp(line.get_ydata()) > 0.01
+    written(figure, tmp_path / "variance.png")
 
 
 def test_a_line_of_steps_is_the_distance_at_its_price(subject, tmp_path, monkeypatch):

@@ -20,10 +20,12 @@ from ddpm_jax.figures import (
     img2img,
     inpainting,
     interpolation,
+    parametrisations,
     sampling,
     schedules,
     steps,
     style,
+    variance,
 )
 from ddpm_jax.figures.subject import Subject, open_subject
 from ddpm_jax.ownership import claimed
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 OF_A_RUN: dict[str, Callable[[Subject], "Figure"]] = {
     "forward": forward.draw,
+    "parametrisations": parametrisations.draw,
     "sampling": sampling.draw,
     "guidance": guidance.draw,
     "interpolation": interpolation.draw,
@@ -41,6 +44,7 @@ OF_A_RUN: dict[str, Callable[[Subject], "Figure"]] = {
     "img2img": img2img.draw,
     "steps": steps.draw,
     "bound": bound.draw,
+    "variance": variance.draw,
 }
 NAMES = ("schedules", *OF_A_RUN)
 
@@ -56,7 +60,7 @@ class Options:
     workdir: Path = pathlib.Path("runs/digits")  # the run
     out: Path = pathlib.Path("docs/figures")  # where to write NAME.png
     seed: int = 0  # of the noise, and of which images are shown
-    num: int = 128  # images that steps and bound measure
+    num: int = 128  # images that steps, bound and variance measure
     weights: Literal["ema", "raw"] = "ema"  # the run's average, or what it averages
 
     def __post_init__(self):
