@@ -65,9 +65,13 @@ MAY_IMPORT = {
         *("build", "checks", "command", "config", "data", "diffusion", "evaluation"),
         *("files", "images", "loading", "model", "ownership", "streams"),
     },
+    "report": {
+        *("build", "checks", "config", "diffusion", "evaluation", "figures"),
+        *("images", "model", "text", "training"),
+    },
     "commands": {
         *("command", "drawing", "evaluation", "interop", "loading", "processes"),
-        *("profiling", "streams", "training"),
+        *("profiling", "report", "streams", "training"),
     },
     "__init__": {"loading", "model", "training"},
 }

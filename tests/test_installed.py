@@ -69,6 +69,7 @@ def test_each_command_is_the_program_of_its_name(tmp_path):
         "ddpm-train": ("Trains a diffusion model", "cifar10_improved", "--train.seed"),
         "ddpm-sample": ("Draws images from the weights of a run", "--gif"),
         "ddpm-evaluate": ("Measures samples against real images", "--protocol"),
+        "ddpm-report": ("Writes one HTML file of all that a workdir holds", "--grids"),
         "ddpm-import": ("out of published weights", "the workdir to make"),
         "ddpm-export": ("Writes the weights of a run", "--format"),
     }

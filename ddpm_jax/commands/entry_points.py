@@ -31,6 +31,14 @@ def evaluate() -> None:
     run("ddpm-evaluate")
 
 
+def report() -> None:
+    """ddpm-report: writes the page of a run."""
+    _silence_xla()
+    from ddpm_jax.report.__main__ import run
+
+    run("ddpm-report")
+
+
 def import_weights() -> None:
     """ddpm-import: makes a workdir to sample from out of published weights."""
     _silence_xla()

@@ -159,10 +159,18 @@ def environment() -> dict[str, Any]:
     devices = jax.devices()
     kinds = sorted({device.device_kind for device in devices})
     return {
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+        "versions": {name: _version(name) for name in VERSIONS},
         "device": f"{len(devices)} x {', '.join(kinds)}",
         "processes": jax.process_count(),
     }
+
+
+def _version(name: str) -> str:
+    """Of a checkout that is not installed, unknown."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def write(path: pathlib.Path, record: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ from ddpm_jax.training.feed import (
     read_source,
 )
 from ddpm_jax.training.memory import check_fits
-from ddpm_jax.training.report import Report
+from ddpm_jax.training.report import Report, add_start
 from ddpm_jax.training.setup import cautions, make_update
 from ddpm_jax.training.signals import stop_signals
 from ddpm_jax.training.start import Clock, begin
@@ -66,8 +66,9 @@ def run(
 ) -> Outcome:
     """Trains as `config` says, from the newest checkpoint in `workdir` if there is one.
 
-    Leaves in the workdir: config.json, metrics.jsonl, checkpoints/ and samples/. Every
-    process of a run calls it; the main one writes all but the checkpoints.
+    Leaves in the workdir: config.json, starts.json (with what it ran from which step),
+    metrics.jsonl, checkpoints/ and samples/. Every process of a run calls it; the main
+    one writes all but the checkpoints.
 
     Args:
         data: images of one's own, in place of those that the config names: uint8
@@ -211,6 +212,7 @@ def _run(
                 print(f"resumed from step {first_step}", flush=True)
             for line in _write_config(config, workdir):
                 print(line, flush=True)
+            add_start(workdir, first_step)
             report = Report(
                 workdir,
                 first_step=first_step,

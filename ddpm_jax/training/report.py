@@ -13,7 +13,8 @@ from typing import Any, TextIO
 import numpy as np
 from tqdm import tqdm
 
-from ddpm_jax.files import named_errors
+from ddpm_jax.evaluation.report import environment
+from ddpm_jax.files import named_errors, whole_file
 from ddpm_jax.progress import log, speed, watched
 from ddpm_jax.training.events import Events
 
@@ -158,6 +159,25 @@ class Report:
             stack.enter_context(named_errors(self._path))
             stack.callback(self._file.close)
             stack.callback(self._bar.close)
+
+
+def add_start(workdir: pathlib.Path, first_step: int) -> None:
+    """Adds to starts.json with what the run goes on after a step, and when.
+
+    It is a record: one that cannot be read is begun anew.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    path, starts = workdir / "starts.json", []
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        starts = json.loads(path.read_text())
+    if not isinstance(starts, list):
+        starts = []
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    starts.append({"step": first_step, "time": moment, **environment()})
+    with whole_file(path) as file:
+        file.write((json.dumps(starts, indent=2) + "\n").encode())
 
 
 def finite_mean(values: Sequence[float]) -> float:
