@@ -326,6 +326,8 @@ class TrainConfig:
     # else the training loss since the checkpoint before
     keep_best: int = 0
     on_nonfinite: Literal["stop", "skip"] = "stop"  # a loss that is not a number
+    # Who else is told of metrics and grids; auto = TensorBoard where it is installed
+    tracker: Literal["auto", "none", "tensorboard", "wandb", "mlflow"] = "auto"
     # FLOP/s that one device can do at most, e.g. 989e12, for share_of_peak in
     # metrics.jsonl; None = not written
     peak_flops: float | None = None

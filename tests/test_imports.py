@@ -88,6 +88,8 @@ HOMES = {
     "tensorflow_datasets": {"data"},
     "grain": {"data"},
     "tensorboardX": {"training"},
+    "wandb": {"training/services"},
+    "mlflow": {"training/services"},
     "matplotlib": {"evaluation", "figures"},
 }
 

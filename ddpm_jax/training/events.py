@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,10 @@ class Events:
         self._put(first_step + 1, file_version="brain.Event:2")
         self._put(first_step + 1, session_log=start)
 
-    def scalar(self, name: str, value: float, step: int) -> None:
-        """One point of a curve."""
-        self._put(step, summary=self._summary.scalar(name, value))
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """One point of a curve each."""
+        for name, value in values.items():
+            self._put(step, summary=self._summary.scalar(name, value))
 
     def image(self, name: str, image: np.ndarray, step: int) -> None:
         """An (h, w, c) uint8 picture."""

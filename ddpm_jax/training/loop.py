@@ -45,6 +45,7 @@ from ddpm_jax.training.report import Report, add_start
 from ddpm_jax.training.setup import cautions, make_update
 from ddpm_jax.training.signals import stop_signals
 from ddpm_jax.training.start import Clock, begin
+from ddpm_jax.training.trackers import check_installed, open_tracker
 from ddpm_jax.training.updates import AHEAD, SKIPS_IN_A_ROW, Updates
 
 
@@ -98,6 +99,8 @@ def run(
         network = build.make_network(config)
     else:
         build.check_network(network, config)
+    if processes.is_main():
+        check_installed(config.train.tracker)
     with claimed(workdir, "workdir"):
         return _run(_as_begun(config, workdir), workdir, data, network, profile, clock)
 
@@ -220,6 +223,7 @@ def _run(
                 batch_size=train.batch_size,
                 log_every=train.log_every,
                 peak_flops=train.peak_flops and train.peak_flops * jax.device_count(),
+                tracker=open_tracker(config, workdir, first_step),
             )
             stack.callback(report.close)
 

@@ -16,13 +16,13 @@ from tqdm import tqdm
 from ddpm_jax.evaluation.report import environment
 from ddpm_jax.files import named_errors, whole_file
 from ddpm_jax.progress import log, speed, watched
-from ddpm_jax.training.events import Events
+from ddpm_jax.training.trackers import Tracker
 
 SPEED_OVER = 20  # updates, at least, that a speed is the mean of
 
 
 class Report:
-    """Progress, metrics.jsonl and, where tensorboardX is installed, its events.
+    """Progress, metrics.jsonl and what a tracker takes of it.
 
     Progress is a bar, or in a log a line for each of metrics.jsonl. Only the main
     process of a run has one. A resumed run takes the lines after its first step back
@@ -41,11 +41,13 @@ class Report:
         batch_size: int,
         log_every: int,
         peak_flops: float | None = None,
+        tracker: Tracker | None = None,
     ):
         """Of a run that does updates first_step + 1 .. num_steps.
 
         Args:
             peak_flops: of all devices, a second; None = unknown.
+            tracker: is told of all curves and pictures, and closed at the end.
         """
         self._batch_size, self._log_every = batch_size, log_every
         self._num_steps = num_steps
@@ -62,9 +64,7 @@ class Report:
         self._path = workdir / "metrics.jsonl"
         with named_errors(self._path):
             self._file = _resume_lines(self._path, first_step)
-        self._events = None
-        with contextlib.suppress(ImportError):
-            self._events = Events(workdir / "tensorboard", first_step)
+        self._tracker = tracker
         self._bar = tqdm(
             total=num_steps,
             initial=first_step,
@@ -117,15 +117,14 @@ class Report:
         self.say(f"step {step:,}: {text}")
 
     def _keep(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of metrics.jsonl, and a point each for TensorBoard."""
+        """One line of metrics.jsonl, and a point each for the tracker."""
         # JSON has no word for what is not finite.
         finite = {k: x if math.isfinite(x) else None for k, x in values.items()}
         with named_errors(self._path):
             self._file.write(json.dumps({"step": step} | finite) + "\n")
-        if self._events is not None:
-            for name, value in finite.items():
-                if value is not None:
-                    self._events.scalar(name, value, step)
+        if self._tracker is not None:
+            points = {k: x for k, x in finite.items() if x is not None}
+            self._tracker.scalars(points, step)
 
     def _write(self, line: dict[str, float]) -> None:
         """One line of training, wherever metrics go."""
@@ -143,9 +142,9 @@ class Report:
         self._paused = time.perf_counter() - self._ends[-1]
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
-        """Hands an (h, w, c) uint8 picture to TensorBoard."""
-        if self._events is not None:
-            self._events.image(name, image, step)
+        """Hands an (h, w, c) uint8 picture to the tracker."""
+        if self._tracker is not None:
+            self._tracker.image(name, image, step)
 
     def say(self, message: str) -> None:
         """Prints a line above the progress bar."""
@@ -154,8 +153,8 @@ class Report:
     def close(self) -> None:
         """Ends the bar and closes the files."""
         with contextlib.ExitStack() as stack:
-            if self._events is not None:
-                stack.callback(self._events.close)
+            if self._tracker is not None:
+                stack.callback(self._tracker.close)
             stack.enter_context(named_errors(self._path))
             stack.callback(self._file.close)
             stack.callback(self._bar.close)

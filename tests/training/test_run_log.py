@@ -13,7 +13,8 @@ METRICS = {"loss": 0.5, "grad_norm": 1.0}
 
 def new_report(workdir, **options):
     options = {"num_steps": 100, "batch_size": 8, "log_every": 1, **options}
-    return report.Report(workdir, first_step=0, **options)
+    tracker = events.Events(workdir / "tensorboard", 0)
+    return report.Report(workdir, first_step=0, tracker=tracker, **options)
 
 
 def speeds(workdir):
@@ -145,7 +146,7 @@ def test_a_full_disk_is_one_error_that_names_the_file(tmp_path, monkeypatch):
 
     told = new_report(tmp_path)
     monkeypatch.setattr(events, "FLUSH_EVERY", 0.0)
-    monkeypatch.setattr(told._events._writer._py_recordio_writer, "_writer", Full())
+    monkeypatch.setattr(told._tracker._writer._py_recordio_writer, "_writer", Full())
     with pytest.raises(OSError, match=rf"No space left.*{tmp_path}/tensorboard"):
         told.step(1, METRICS)
     with pytest.raises(OSError, match=rf"No space left.*{tmp_path}/tensorboard"):

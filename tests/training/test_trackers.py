@@ -1,0 +1,273 @@
+"""Trackers are told what metrics.jsonl is, and never end or hold up a run.
+
+The services' libraries are those installed, or else modules that record their calls.
+"""
+
+import dataclasses
+import importlib.machinery
+import json
+import pathlib
+import sys
+import threading
+import time
+import types
+
+import numpy as np
+import pytest
+from toy import Toy, toy_config
+
+from ddpm_jax import config
+from ddpm_jax.training import events, loop, services, trackers
+
+PICTURE = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
+
+
+def run(workdir, steps=4, **train):
+    """A run of the toy, each update logged, every other one saved."""
+    whole = toy_config(size=8, classes=10)
+    train = {"num_steps": steps, "log_every": 1, "checkpoint_every": 2, **train}
+    whole = dataclasses.replace(whole, train=dataclasses.replace(whole.train, **train))
+    return loop.run(whole, workdir, network=Toy(classes=10))
+
+
+def module(monkeypatch, name, **parts):
+    made = types.ModuleType(name)
+    made.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    vars(made).update(parts)
+    monkeypatch.setitem(sys.modules, name, made)
+    return made
+
+
+class Recording:
+    """An object whose every method notes its call, and returns what it is told to."""
+
+    def __init__(self, calls, name="", **returned):
+        self._calls, self._name, self._returned = calls, name, returned
+
+    def __getattr__(self, method):
+        def call(*arguments, **named):
+            self._calls.append((f"{self._name}{method}", arguments, named))
+            return self._returned.get(method)
+
+        return call
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """Calls of a stand-in for wandb; its runs have the ids a0, a1, ..."""
+    calls = []
+
+    def init(**named):
+        begun = sum(name == "init" for name, *_ in calls)
+        calls.append(("init", (), named))
+        made = Recording(calls)
+        made.id, made.url = named["id"] or f"a{begun}", None
+        made.config = Recording(calls, "config.")
+        return made
+
+    settings = lambda **named: named  # noqa: E731
+    image = lambda image: ("image", image)  # noqa: E731
+    module(monkeypatch, "wandb", init=init, Settings=settings, Image=image)
+    return calls
+
+
+@pytest.fixture
+def mlflow(monkeypatch):
+    """Calls of a stand-in for mlflow."""
+    calls = []
+    info = types.SimpleNamespace(info=types.SimpleNamespace(run_id="r7"))
+    client = Recording(calls, create_run=info, create_experiment="e1")
+    uri = lambda: "sqlite:///x.db"  # noqa: E731
+    made = module(
+        monkeypatch, "mlflow", MlflowClient=lambda: client, get_tracking_uri=uri
+    )
+    made.entities = module(
+        monkeypatch,
+        "mlflow.entities",
+        Metric=lambda *values: values,
+        Param=lambda *values: values,
+    )
+    return calls
+
+
+def logged(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_wandb_has_the_run_and_goes_on_with_it(tmp_path, wandb, capsys):
+    run(tmp_path, steps=2, tracker="wandb")
+    run(tmp_path, steps=4, tracker="wandb")
+    inits = [named for name, _, named in wandb if name == "init"]
+    assert [x["id"] for x in inits] == [None, "a0"]
+    assert inits[1]["resume"] == "allow" and inits[0]["dir"] == str(tmp_path)
+    assert inits[0]["project"] == "ddpm_jax" and inits[0]["name"] == tmp_path.name
+    told = [arguments[0] for name, arguments, _ in wandb if name == "log"]
+    assert [x for x in told if "samples" not in x] == logged(tmp_path)
+    pictures = [x for x in told if "samples" in x]
+    assert [x["step"] for x in pictures] == [2, 4]
+    (values,) = next(a for name, a, _ in wandb if name == "config.update")
+    assert values["diffusion"]["schedule"]["num_steps"] == 6
+    ends = [named for name, _, named in wandb if name == "finish"]
+    assert ends == [{"exit_code": 0}] * 2
+    assert f"tracked by wandb: {tmp_path}/wandb" in capsys.readouterr().out
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_mlflow_has_the_run_and_goes_on_with_it(tmp_path, mlflow):
+    run(tmp_path, steps=2, tracker="mlflow")
+    run(tmp_path, steps=4, tracker="mlflow")
+    names = [name for name, *_ in mlflow]
+    assert names.count("create_run") == 1
+    assert ("update_run", ("r7",), {"status": "RUNNING"}) in mlflow
+    batches = [named for name, _, named in mlflow if name == "log_batch"]
+    metrics = [x["metrics"] for x in batches if "metrics" in x]
+    told = [{key: value for key, value, _, _ in batch} for batch in metrics]
+    assert told == logged(tmp_path)
+    assert [batch[0][3] for batch in metrics] == [1, 2, 3, 4]
+    params = dict(p for x in batches if "params" in x for p in x["params"])
+    assert params["diffusion.schedule.num_steps"] == "6"
+    assert all(len(x["params"]) <= 100 for x in batches if "params" in x)
+    images = [arguments for name, arguments, _ in mlflow if name == "log_image"]
+    assert [x[2] for x in images] == [f"samples/step_000000{n}.png" for n in (2, 4)]
+    ended = [arguments for name, arguments, _ in mlflow if name == "set_terminated"]
+    assert ended == [("r7", "FINISHED")] * 2
+
+
+def test_a_run_that_fails_is_a_failed_run(tmp_path, wandb, monkeypatch):
+    def fails(*_):
+        raise FloatingPointError("the loss is nan")
+
+    monkeypatch.setattr(loop.Updates, "check", fails)
+    with pytest.raises(FloatingPointError):
+        run(tmp_path, tracker="wandb")
+    assert wandb[-1] == ("finish", (), {"exit_code": 1})
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
+def test_a_library_that_is_missing_is_named_before_anything(
+    name, tmp_path, monkeypatch
+):
+    found = importlib.util.find_spec
+    library = trackers.LIBRARIES[name]
+    hide = lambda x: None if x == library else found(x)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", hide)
+    with pytest.raises(ImportError) as error:
+        run(tmp_path / "run", tracker=name)
+    line = f"train.tracker={name} needs {library}: pip install 'ddpm_jax[{name}]'"
+    assert str(error.value) == line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("when", ["init", "log", "finish"])
+def test_a_tracker_that_fails_is_told_once_and_the_run_goes_on(
+    when, tmp_path, wandb, monkeypatch, capsys
+):
+    def fails(*_, **__):
+        raise RuntimeError("no route\nto host")
+
+    if when == "init":
+        monkeypatch.setattr(sys.modules["wandb"], "init", fails)
+    else:
+        monkeypatch.setattr(Recording, when, fails, raising=False)
+    assert run(tmp_path, tracker="wandb").step == 4
+    assert [line["step"] for line in logged(tmp_path)] == [1, 2, 3, 4]
+    warned = [x for x in capsys.readouterr().err.splitlines() if "warning" in x]
+    assert warned == [
+        "warning: wandb failed, and the run goes on without it: no route to host"
+    ]
+
+
+class Stuck:
+    """A service that takes nothing."""
+
+    id, place = "x", "nowhere"
+
+    def scalars(self, values, step):
+        threading.Event().wait(60)
+
+
+def test_a_tracker_that_hangs_is_not_waited_for(monkeypatch, capsys):
+    monkeypatch.setattr(trackers, "PATIENCE", 0.2)
+    stuck = trackers.Detached("stuck", Stuck)
+    began = time.perf_counter()
+    for step in range(1000):
+        stuck.scalars({"loss": 1.0}, step)
+        stuck.image("samples", PICTURE, step)
+    stuck.close()
+    assert time.perf_counter() - began < 5
+    assert "stuck has not taken all after 0 s; it is left" in capsys.readouterr().err
+
+
+def test_what_there_is_besides_a_service(tmp_path):
+    for name, kind in (
+        *(("auto", events.Events), ("tensorboard", events.Events)),
+        ("none", type(None)),
+    ):
+        train = dataclasses.replace(toy_config().train, tracker=name)
+        told = dataclasses.replace(toy_config(), train=train)
+        tracker = trackers.open_tracker(told, tmp_path / name, 0)
+        assert type(tracker) is kind
+        if tracker is not None:
+            tracker.close()
+    assert not (tmp_path / "none").exists()
+
+
+def test_without_tensorboard_nothing_is_tracked_unasked(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    assert trackers.open_tracker(toy_config(), tmp_path, 0) is None
+
+
+def test_old_configs_are_tracked_as_they_were():
+    values = config.to_dict(config.Config())
+    del values["train"]["tracker"]
+    assert config.from_dict(values).train.tracker == "auto"
+
+
+def installed(name):
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed: a stand-in is tested in its place")
+
+
+@pytest.mark.filterwarnings("default")
+def test_wandb_itself_offline(tmp_path, monkeypatch):
+    installed("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    first = services.Wandb(tmp_path, {"a": {"b": 1}}, None)
+    first.scalars({"loss": 1.0, "step": 1}, 1)
+    first.image("samples", PICTURE, 1)
+    first.close(False)
+    second = services.Wandb(tmp_path, {"a": {"b": 2}}, first.id)
+    second.scalars({"loss": 0.5}, 1)
+    second.close(False)
+    assert second.id == first.id
+    runs = list((tmp_path / "wandb").glob(f"offline-run-*-{first.id}"))
+    assert runs and pathlib.Path(first.place) == tmp_path / "wandb"
+    (picture,) = (tmp_path / "wandb").glob("offline-run-*/files/media/images/*.png")
+    assert picture.stat().st_size > 50
+
+
+@pytest.mark.filterwarnings("default")
+def test_mlflow_itself_in_a_file(tmp_path, monkeypatch):
+    installed("mlflow")
+    pytest.importorskip("sqlalchemy")
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)  # where it keeps pictures
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/runs.db")
+    first = services.MLflow(tmp_path, {"a": {"b": 1}}, None)
+    first.scalars({"loss": 1.0, "held_out_loss/t5": 2.0}, 1)
+    first.image("samples", PICTURE, 1)
+    first.close(True)
+    second = services.MLflow(tmp_path, {"a": {"b": 2}}, first.id)
+    second.scalars({"loss": 0.5}, 2)
+    second.close(False)
+    client = mlflow.MlflowClient()
+    found = client.get_run(first.id)
+    assert found.info.status == "FINISHED" and found.data.params == {"a.b": "1"}
+    history = client.get_metric_history(first.id, "loss")
+    assert [(x.step, x.value) for x in history] == [(1, 1.0), (2, 0.5)]
+    assert found.data.metrics["held_out_loss/t5"] == 2.0
+    assert [x.path for x in client.list_artifacts(first.id, "samples")] == [
+        "samples/step_0000001.png"
+    ]
