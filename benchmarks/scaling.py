@@ -203,16 +203,8 @@ def draw(sweeps: dict[str, Any], path: pathlib.Path) -> None:
         lines = {what: rows for what, rows in table.items() if what != "environment"}
         for i, (what, rows) in enumerate(lines.items()):
             sizes = [int(size) for size in rows]
-            axes.plot(
-                sizes,
-                [row["median_ms"] for row in rows.values()],
-                color=style.COLOURS[i],
-                marker=style.MARKERS[i],
-                linestyle=style.DASHES[i],
-                linewidth=style.LINE,
-                markersize=5,
-                label=what,
-            )
+            times = [row["median_ms"] for row in rows.values()]
+            style.curve(axes, i, sizes, times, what)
         axes.set(xscale="log", yscale="log", xticks=sizes, xticklabels=sizes)
         axes.minorticks_off()
         style.label(axes, x=names[name], y="ms an image")

@@ -14,7 +14,7 @@ def keep_freed_memory() -> None:
     XLA's CPU backend frees an update's temporary arrays after it and asks for them
     anew. Given back in between, every page of them is a fault and a page of zeros, a
     fifth of an update on the bundled digits. The process then holds what it held at its
-    peak; `MALLOC_TRIM_THRESHOLD_` in the environment is what decides where it is set.
+    peak. Nothing is changed where `MALLOC_TRIM_THRESHOLD_` is in the environment.
     """
     if platform.libc_ver()[0] != "glibc" or "MALLOC_TRIM_THRESHOLD_" in os.environ:
         return

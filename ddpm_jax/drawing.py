@@ -116,10 +116,8 @@ def walk_of(model: Model, draw: Draw) -> tuple[Walk, int, dict[str, Any]]:
 
 def walk_by(model: Model, draw: Draw, every: int) -> Walk:
     """The walk that yields after every so many steps."""
-    key, sampler = (
-        jax.random.key(draw.seed),
-        build.make_sampler(draw.sampler, eta=draw.eta),
-    )
+    key = jax.random.key(draw.seed)
+    sampler = build.make_sampler(draw.sampler, eta=draw.eta)
     how: dict[str, Any] = {"sampler": sampler, "every": every}
     names = ("steps", "spacing", "lambda_min", "guidance", "rederive")
     how |= {x: getattr(draw, x) for x in names}

@@ -31,11 +31,8 @@ def count(jaxpr: Jaxpr) -> float:
         shapes = [getattr(v.aval, "shape", ()) for v in equation.invars]
         if name == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
-            total += (
-                2.0
-                * _size(equation.outvars[0])
-                * math.prod(shapes[0][d] for d in contracted)
-            )
+            depth = math.prod(shapes[0][d] for d in contracted)
+            total += 2.0 * _size(equation.outvars[0]) * depth
         elif name == "conv_general_dilated":
             total += _convolution(params, shapes[1], _size(equation.outvars[0]))
         elif name == "cond":

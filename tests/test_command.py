@@ -178,6 +178,15 @@ def test_compiled_programs_are_kept_at_home(told, tmp_path, monkeypatch):
     assert os.access(told["jax_compilation_cache_dir"], os.W_OK)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_freed_memory_is_kept_where_the_host_computes(told, monkeypatch, backend):
+    kept = []
+    monkeypatch.setattr(command, "keep_freed_memory", lambda: kept.append(True))
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    command.prepare_jax()
+    assert kept == [True] * (backend == "cpu")
+
+
 def test_without_a_home_nothing_is_kept(told, tmp_path, monkeypatch):
     def absent(uid):
         raise KeyError(f"getpwuid(): uid not found: {uid}")

@@ -40,16 +40,8 @@ def draw(subject: Subject) -> "Figure":
     figure, (axes,) = style.panels(1, height=3.9)
     for i, (name, shown) in enumerate(NAMES.items()):
         points = curve(subject, judge, name)
-        axes.plot(
-            [calls for calls, _ in points],
-            [distance for _, distance in points],
-            color=style.COLOURS[i],
-            marker=style.MARKERS[i],
-            linestyle=style.DASHES[i],
-            linewidth=style.LINE,
-            markersize=6,
-            label=shown,
-        )
+        calls, distances = zip(*points, strict=True)
+        style.curve(axes, i, calls, distances, shown)
     yardstick = judge.distance(held_out(subject))
     axes.axhline(yardstick, color=style.FAINT, linewidth=1)
     axes.annotate(

@@ -34,6 +34,17 @@ def test_they_are_those_of_init_to_the_bit(rules, together, monkeypatch):
     assert np.std(kernel) > 0.01
 
 
+def test_no_table_of_theirs_is_in_the_program():
+    """The keys of millions of numbers are computed, and not written down."""
+
+    def length(channels):
+        network = UNet(1, **SMALL | {"channels": channels})
+        make = jax.jit(initial.initial_params, static_argnums=0)
+        return len(make.lower(network, jax.random.key(3), *INPUTS).as_text())
+
+    assert length(64) < 1.1 * length(8)
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (3, 3, 4, 16)])
 @pytest.mark.parametrize("fan", ["fan_in", "fan_avg"])
 def test_the_rule_is_variance_scaling(shape, fan):
