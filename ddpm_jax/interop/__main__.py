@@ -16,9 +16,10 @@ import jax
 import numpy as np
 import tyro
 
-from ddpm_jax import build, loading
+from ddpm_jax import build, drawing, loading
 from ddpm_jax.command import Path, one_line_errors, parse_call, prepare_jax
 from ddpm_jax.config import to_dict
+from ddpm_jax.interop.card import UNKNOWN, Known, evaluations_of
 from ddpm_jax.interop.facts import GUESSED, Facts, Hints, overriding
 from ddpm_jax.interop.read import Weights, read_model
 from ddpm_jax.interop.save import (
@@ -66,6 +67,7 @@ def export_weights(
     format: Literal["diffusers", "safetensors", "npz", "stablehlo"],
     step: int | None = None,
     weights: Literal["ema", "raw"] = "ema",
+    license: str = UNKNOWN,
     sampler: str = "ddpm",
     steps: int | None = None,
     spacing: str | None = None,
@@ -82,6 +84,8 @@ def export_weights(
             as one program, to run with jax alone).
         step: of the run's checkpoint; None = the newest.
         weights: the run's average, or raw: what it averages.
+        license: of these weights, for the model card, as the Hugging Face hub names
+            it: apache-2.0, cc-by-4.0, ...
         sampler: stablehlo: ddpm, ddim, dpm_solver_pp, unipc or heun.
         steps: stablehlo: steps of the reverse chain; None = all.
         spacing: stablehlo: which steps: uniform, trailing, logsnr, karras, heun, ...;
@@ -99,8 +103,10 @@ def export_weights(
         )
     build.check_spacing(steps, spacing, lambda_min)
     model = loading.load(workdir, step=step, weights=weights)
+    parts = (dst, model.config, model.params)
     if format == "diffusers":
-        save_diffusers(dst, model.config, model.params, step=model.step)
+        known = _known(workdir, model, license)
+        save_diffusers(*parts, step=model.step, known=known)
     elif format == "stablehlo":
         model.export(
             dst,
@@ -110,8 +116,8 @@ def export_weights(
             lambda_min=lambda_min,
         )
     else:
-        npz = format == "npz"
-        save_archive(dst, model.config, model.params, step=model.step, npz=npz)
+        known, npz = _known(workdir, model, license), format == "npz"
+        save_archive(*parts, step=model.step, npz=npz, known=known)
     print(f"wrote step {model.step} of {workdir} as {format} to {dst}")
     if format == "diffusers" and model.config.data.num_classes is not None:
         print(
@@ -119,6 +125,15 @@ def export_weights(
             "load UNet2DModel from unet/ and DDPMScheduler from scheduler/, and call "
             "unet(x, t, class_labels) in a loop of scheduler.step"
         )
+
+
+def _known(workdir: pathlib.Path, model: Any, license: str) -> Known:
+    """What a card tells of weights in a workdir."""
+    return Known(
+        trained=(workdir / "metrics.jsonl").is_file(),
+        evaluations=evaluations_of(workdir, drawing.digest(model)),
+        license=license,
+    )
 
 
 def _report(src: pathlib.Path, workdir: pathlib.Path, weights: Weights) -> str:

@@ -5,7 +5,7 @@
     npz           config.json and model.npz: the same with NumPy alone
 
 An archive's arrays are the averaged weights under their paths, "mid_block_0/conv2/
-kernel". Each export is a folder that appears whole or not at all.
+kernel". Each export is a folder that appears whole or not at all, with a model card.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from flax.traverse_util import flatten_dict
 from ddpm_jax import build
 from ddpm_jax.config import Config, to_dict
 from ddpm_jax.interop import diffusers_format, diffusers_scheduler, keymaps
+from ddpm_jax.interop.card import Form, Known, model_card
 from ddpm_jax.interop.diffusers_rules import PRIVATE
 from ddpm_jax.interop.load import parameter_shapes
 
@@ -33,6 +34,7 @@ def save_archive(
     *,
     step: int = 0,
     npz: bool = False,
+    known: Known | None = None,
 ) -> None:
     """Writes a model as a folder of config.json and one file of arrays.
 
@@ -42,6 +44,7 @@ def save_archive(
         params: its weights, as a rule averaged.
         step: updates that it was trained.
         npz: write model.npz instead of model.safetensors.
+        known: what the model card tells besides; None = nothing.
 
     Raises:
         ValueError: if the model has a network that Python gave: none could be made of
@@ -63,10 +66,17 @@ def save_archive(
         else:
             metadata = {"format": "ddpm_jax", "step": str(step)}
             _write_safetensors(folder / "model.safetensors", arrays, metadata)
+        form: Form = "npz" if npz else "safetensors"
+        _write_card(folder, path, config, params, form, step, known)
 
 
 def save_diffusers(
-    path: pathlib.Path | str, config: Config, params: Any, *, step: int = 0
+    path: pathlib.Path | str,
+    config: Config,
+    params: Any,
+    *,
+    step: int = 0,
+    known: Known | None = None,
 ) -> None:
     """Writes a model as the folder that diffusers' pipelines are loaded from.
 
@@ -74,7 +84,7 @@ def save_diffusers(
     cannot say (a "no label" row, the data, how it was trained) comes back here.
 
     Args:
-        path, config, params, step: as `save_archive`.
+        path, config, params, step, known: as `save_archive`.
 
     Raises:
         ValueError: if diffusers has no such network or scheduler; the field is named.
@@ -105,6 +115,7 @@ def save_diffusers(
             tensors,
             {"format": "pt"},
         )
+        _write_card(folder, path, config, params, "diffusers", step, known)
 
 
 @contextlib.contextmanager
@@ -141,6 +152,21 @@ def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
     """Writes values as JSON, making the folder that they lie in."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def _write_card(
+    folder: pathlib.Path,
+    path: pathlib.Path | str,
+    config: Config,
+    params: Any,
+    form: Form,
+    step: int,
+    known: Known | None,
+) -> None:
+    """README.md of the folder that is going to be `path`."""
+    known = (known or Known())._replace(name=pathlib.Path(path).absolute().name)
+    text = model_card(config, params, form, step=step, known=known)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def _write_safetensors(
