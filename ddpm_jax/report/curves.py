@@ -24,7 +24,7 @@ OF_A_START = {"start_seconds", "compile_seconds"}
 
 
 def curves(found: Recorded) -> str:
-    """A chart of every metric over the updates."""
+    """A chart of every metric over the updates, and of the loss over the chain."""
     others = [
         name
         for name in found.series
@@ -40,6 +40,7 @@ def curves(found: Recorded) -> str:
         drawn = chart([Line(points)], zero=zero, log=not zero, marks=found.began)
         if drawn and not flat:
             figures.append(figure(CHARTS.get(name, name), drawn, _range(points)))
+    figures += _by_level(found)
     if not figures:
         return ""
     resumed = ", ".join(f"{step:,}" for step in found.began[:20])
@@ -61,7 +62,7 @@ def _range(points: Sequence[tuple[int, float]]) -> str:
     )
 
 
-def by_level(found: Recorded) -> str:
+def _by_level(found: Recorded) -> list[str]:
     """The loss at the steps t that were measured, once for each of some updates."""
     levels = {
         int(name.rpartition("/t")[2]): values
@@ -70,7 +71,7 @@ def by_level(found: Recorded) -> str:
     }
     updates = sorted({step for values in levels.values() for step in values})
     if not updates:
-        return ""
+        return []
     picked = sorted({updates[round(i * (len(updates) - 1) / 3)] for i in range(4)})
     lines = []
     for i, update in enumerate(picked):
@@ -79,8 +80,7 @@ def by_level(found: Recorded) -> str:
         lines.append(Line(points, f"after {update:,}:", shade))
     drawn = chart(lines, x="step t of the chain")
     if not drawn:
-        return ""
+        return []
     names = ", ".join(f"{update:,}" for update in picked)
-    caption = f"after {names} updates: the later, the darker the line"
-    how = "Loss of held-out images at each step t, by the averaged weights"
-    return f'<div class="charts">{figure(how, drawn, text(caption))}</div>'
+    caption = f"after {names} updates; the last has the strongest line"
+    return [figure("Held-out loss by step of the chain", drawn, text(caption))]

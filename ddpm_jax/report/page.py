@@ -12,7 +12,7 @@ from typing import Any
 from ddpm_jax.config import Config
 from ddpm_jax.report.chain import Draw
 from ddpm_jax.report.charts import short
-from ddpm_jax.report.curves import HELD_OUT, by_level, curves
+from ddpm_jax.report.curves import HELD_OUT, curves
 from ddpm_jax.report.markup import number, text
 from ddpm_jax.report.pictures import pictures, samples, walked_chain
 from ddpm_jax.report.recorded import Recorded
@@ -41,7 +41,6 @@ def page(
     sections = [
         ("Samples over time", samples(found, grids)),
         ("Curves", curves(found)),
-        ("Held-out loss by step of the chain", by_level(found)),
         ("The chain", walked_chain(draw, signal)),
         ("Pictures in the workdir", pictures(found)),
         ("Evaluation", "".join(evaluations(found))),

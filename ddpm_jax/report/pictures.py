@@ -1,10 +1,11 @@
 """The sections of a page that are pictures: samples, the chain, what was drawn."""
 
+import math
 import pathlib
 from collections.abc import Sequence
 
 from ddpm_jax.report.chain import Draw
-from ddpm_jax.report.charts import Line, chart
+from ddpm_jax.report.charts import POINTS, Line, chart
 from ddpm_jax.report.markup import figure, image, text
 from ddpm_jax.report.recorded import Recorded
 from ddpm_jax.text import reason
@@ -43,7 +44,8 @@ def walked_chain(
     """What the schedule leaves of an image, and a draw on its way."""
     parts = []
     if signal is not None:
-        alphas, snr = (list(enumerate(map(float, x))) for x in signal)
+        apart = math.ceil(len(signal[0]) / POINTS)
+        alphas, snr = (list(enumerate(map(float, x)))[::apart] for x in signal)
         line = chart([Line(alphas)], x="step t", zero=True, log=False)
         title = "Signal left: the square of its scale"
         figures = figure(title, line, "ᾱ of step t; 1 is the image, 0 is noise")
