@@ -1,8 +1,10 @@
 """How tests run: eight virtual devices, quickly compiled, no silent broadcasts."""
 
 import ctypes
+import gc
 import importlib.metadata
 import os
+import pathlib
 import resource
 
 # Nearly all programs of a test run once: compile in a third of the time, run a bit
@@ -29,15 +31,23 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-MEMORY = 700 * 1024  # kB
+def pytest_collection_finish():
+    """Tracing makes many objects: look through those of the imports no more."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+
+
+STATM = pathlib.Path("/proc/self/statm")  # of Linux
 
 
 @pytest.fixture(autouse=True, scope="module")
 def programs_are_freed():
     """Or a worker would come to hold gigabytes of them, which few modules share."""
     yield
-    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MEMORY:
+    pages = int(STATM.read_text().split()[1]) if STATM.exists() else 0
+    if pages * resource.getpagesize() > 700e6:
         jax.clear_caches()
+        gc.collect()
         if hasattr(ctypes.CDLL(None), "malloc_trim"):  # glibc keeps what is freed
             ctypes.CDLL(None).malloc_trim(0)
 

@@ -57,12 +57,14 @@ def start_each(argument, tmp_path):
     return dict(zip(COMMANDS, zip(*texts, strict=True), strict=True))
 
 
+@pytest.mark.processes
 def test_a_wrong_option_of_any_command_is_one_line(tmp_path):
     for said, errors in start_each("--helpp", tmp_path).values():
         assert said == "exit 2 3\n"
         assert errors.startswith("error: ") and errors.count("\n") == 1
 
 
+@pytest.mark.processes
 def test_each_command_is_the_program_of_its_name(tmp_path):
     said = start_each("--help", tmp_path)
     told = {
@@ -82,6 +84,7 @@ def test_each_command_is_the_program_of_its_name(tmp_path):
             assert part in text, (name, part)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("script", "line"),
     [

@@ -33,11 +33,10 @@ def gallery(
 
     Args:
         cells: the pictures of every row, as many as there are columns.
-        columns: their names.
-        rows: their names.
+        columns, rows: their names.
         heading: what the column titles count; stands above them.
-        column_breaks: the columns before which there is a wider gap.
-        row_breaks: the rows before which there is one.
+        column_breaks, row_breaks: the columns and rows before which there is a wider
+            gap.
     """
     across = _places(len(columns), column_breaks)
     down = _places(len(rows), row_breaks)

@@ -83,6 +83,7 @@ def test_threads_change_nothing(arrays, num_threads):
     check(global_batches(arrays, 10, num_threads=num_threads), arrays, 0)
 
 
+@pytest.mark.processes
 def test_workers_change_nothing(arrays):
     check(global_batches(arrays, 8, num_workers=2, start_step=4), arrays, 4)
 
@@ -101,6 +102,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.processes
 def test_workers_end_with_a_reader_that_is_killed(tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(KILLED)

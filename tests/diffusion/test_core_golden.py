@@ -5,10 +5,7 @@ file again in float64, where everything that was computed in float64 agrees to 1
 """
 
 import importlib.util
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -378,13 +375,3 @@ def test_importance_sampling_of_steps():
         state = sampler.update(state, jnp.arange(6), jnp.asarray(losses_, float))
         p = np.asarray(step_probabilities(state))
         np.testing.assert_allclose(p, expected / expected.sum(), **TIGHT)
-
-
-def test_all_of_this_holds_in_float64():
-    if X64:
-        return
-    environment = {**os.environ, "JAX_ENABLE_X64": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", __file__]
-    command += ["-k", "not float64", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:]

@@ -386,6 +386,7 @@ def test_a_sampler_of_ones_own():
     np.testing.assert_allclose(own, draw(sampler=samplers.ddim()), atol=2e-3)
 
 
+@pytest.mark.processes
 def test_the_folder_can_be_copied_into_another_project(tmp_path):
     source = pathlib.Path(samplers.__file__).parent.parent
     shutil.copytree(

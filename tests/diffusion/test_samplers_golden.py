@@ -2,10 +2,7 @@
 
 import importlib.util
 import math
-import os
 import pathlib
-import subprocess
-import sys
 from functools import partial
 
 import jax
@@ -297,21 +294,3 @@ def test_dpm_solver_under_strong_guidance_with_dynamic_thresholding():
     states = path(dpm_solver_pp(lower_order_final=False), denoise, schedule)
     expected = GOLDEN["cfg/dpmpp2m_time_uniform20_cfgscale4_dynthresh"]
     np.testing.assert_allclose(states[:-1], expected[1:], **LOOP)
-
-
-def test_all_of_it_in_float64():
-    """This file again, with 1e-8, in a process where float64 is enabled."""
-    environment = {**os.environ, "JAX_ENABLE_X64": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "0",
-        __file__,
-        "-k",
-        "not float64",
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-4000:]

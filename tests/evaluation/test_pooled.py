@@ -66,6 +66,7 @@ def found(tmp_path_factory):
     return x, [dict(np.load(out / f"{i}.npz")) for i in range(2)]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["shared", "one"])
 def test_both_have_the_moments_of_all_to_float64(found, name):
     x, (a, b) = found

@@ -9,12 +9,14 @@ import sys
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
 import sys
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from ddpm_jax.evaluation import weights
 from ddpm_jax.evaluation.features import FeatureNetwork, collect, extract
 from ddpm_jax.processes import Distributed, start
@@ -38,6 +40,7 @@ def features(images):
     return jnp.tanh(images.astype(jnp.float32) / 255).mean((1, 2))
 
 
+@pytest.mark.processes
 def test_two_processes_have_the_features_of_one(tmp_path, server):
     images = np.random.default_rng(0).integers(0, 256, (53, 5, 5, 3)).astype(np.uint8)
     np.save(tmp_path / "images.npy", images)

@@ -101,6 +101,7 @@ def test_the_label_after_the_last_means_none(guided, draw):
     assert np.isnan(wrong).all()
 
 
+@pytest.mark.processes
 def test_it_runs_where_there_is_jax_alone(guided, guided_file, tmp_path):
     expected = guided.sample(jax.random.key(5), 5, label=LABELS, guidance=2.0)
     np.save(tmp_path / "expected.npy", expected)

@@ -1,5 +1,6 @@
 """The published networks: their sizes, their key lists, and small ones' outputs."""
 
+import functools
 import math
 import zlib
 from pathlib import Path
@@ -17,6 +18,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 PEERS = dict(np.load(GOLDEN / "networks_peers.npz"))
 
 
+@functools.cache
 def parameter_shapes(net, size):
     """The shape of every parameter by path, without making one."""
     x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)

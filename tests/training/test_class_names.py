@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from toy import small_config
+from toy import Toy, toy_config
 
 from ddpm_jax import build, loading
 from ddpm_jax.config import DataConfig, from_dict
@@ -27,10 +27,18 @@ def make_folder(path, levels=LEVELS):
 
 
 def tiny(folder, steps, **data):
-    """The small run, on a folder."""
+    """A toy's run, on a folder."""
     data = {"source": "folder", "path": str(folder), "num_classes": 3, **data}
-    whole = small_config(steps, checkpoint_every=1)
-    return dataclasses.replace(whole, data=dataclasses.replace(whole.data, **data))
+    whole = toy_config(size=8, classes=3)
+    return dataclasses.replace(
+        whole,
+        data=dataclasses.replace(whole.data, **data),
+        train=dataclasses.replace(whole.train, num_steps=steps, checkpoint_every=1),
+    )
+
+
+def run(config, workdir):
+    return loop.run(config, workdir, network=Toy(classes=3))
 
 
 def stored_data(workdir, step):
@@ -49,11 +57,11 @@ def names_of_levels(images):
 
 def test_a_run_keeps_its_names_and_refuses_others(tmp_path, capsys):
     folder, workdir = make_folder(tmp_path / "images"), tmp_path / "run"
-    loop.run(tiny(folder, 1), workdir)
+    run(tiny(folder, 1), workdir)
     assert "3 classes (1, 2, 10)" in capsys.readouterr().out
     assert stored_data(workdir, 1).class_names == ("1", "2", "10")
 
-    model = loading.load(workdir)
+    model = loading.load(workdir, network=Toy(classes=3))
     key = jax.random.key(0)
     by_name = model.sample(key, 3, steps=2, label=["10", "1", "2"])
     by_number = model.sample(key, 3, steps=2, label=[2, 0, 1])
@@ -69,7 +77,7 @@ def test_a_run_keeps_its_names_and_refuses_others(tmp_path, capsys):
     before = {x: x.read_bytes() for x in workdir.rglob("*") if x.is_file()}
     line = r"must be 1, 2, 10; got 1, 10, two \(missing: 2; new: two\)"
     with pytest.raises(ValueError, match=line):
-        loop.run(tiny(folder, 2), workdir)
+        run(tiny(folder, 2), workdir)
     kept = {x: x.read_bytes() for x in before if "tensorboard" not in x.parts}
     assert kept == {x: before[x] for x in kept}
 
@@ -79,7 +87,7 @@ def test_bad_files_end_a_streamed_run_before_it_begins(tmp_path):
     for name in ("a.png", "b.png"):
         (folder / "2" / name).write_bytes(b"")
     with pytest.raises(ValueError, match=r"2 of 11 images cannot.*2/a\.png.*2/b\.png"):
-        loop.run(tiny(folder, 1, resident=False), tmp_path / "run")
+        run(tiny(folder, 1, resident=False), tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
@@ -95,7 +103,7 @@ def test_an_old_run_goes_on_with_its_own_order(tmp_path, monkeypatch, capsys):
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "to_dict", without_names)
-        loop.run(tiny(folder, 1, class_names=("1", "10", "2")), workdir)
+        run(tiny(folder, 1, class_names=("1", "10", "2")), workdir)
     capsys.readouterr()
     images = build.load_images(stored_data(workdir, 1), "train")  # as evaluation does
     assert images.label_names == ("1", "10", "2")
@@ -103,8 +111,8 @@ def test_an_old_run_goes_on_with_its_own_order(tmp_path, monkeypatch, capsys):
     with pytest.raises(
         ValueError, match="must be those of the run, 1, 10, 2; got 1, 2"
     ):
-        loop.run(tiny(folder, 2, class_names=("1", "2", "10")), workdir)
-    loop.run(tiny(folder, 2), workdir)
+        run(tiny(folder, 2, class_names=("1", "2", "10")), workdir)
+    run(tiny(folder, 2), workdir)
     said = "labels keep the run's own order: 1, 10, 2\n"
     assert said in capsys.readouterr().out
     assert stored_data(workdir, 2).class_names == ("1", "10", "2")

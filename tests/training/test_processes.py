@@ -101,6 +101,7 @@ def single(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.processes
 def test_a_workdir_that_is_not_shared_is_refused_by_all(tmp_path):
     arguments = ["--config", "configs/smoke.py", *SMALL, "--workdir"]
     each = [[tmp_path / "here"], [tmp_path / "there"]]
