@@ -97,5 +97,5 @@ def _spread(
             color=style.FAINT,
         )
     axes.set(xscale="log", ylim=(min(-0.1, low.min()), max(1.15, high.max())))
-    title = "share of the way, in logarithms; 80 % of the pixels"
-    style.label(axes, x="step $t$", y="share", title=title)
+    title = "between the bounds: 80 % of the pixels"
+    style.label(axes, x="step $t$", y="share, in logarithms", title=title)
