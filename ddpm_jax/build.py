@@ -78,8 +78,18 @@ SOLVER_SPACINGS: dict[str, Callable] = {  # positions, also between two steps
 }
 
 
-def make_betas(config: ScheduleConfig):
-    """The betas that the config names, float64 (T,)."""
+def make_betas(config: ScheduleConfig) -> np.ndarray:
+    """The betas that the config names.
+
+    Args:
+        config: the schedule's section.
+
+    Returns:
+        The betas, float64, shape (T,).
+
+    Raises:
+        ValueError: if they are no chain, as `diffusion.schedules` says.
+    """
     # With its default ends given no function warns: `warn_of_signal` does, in training.
     found = {x: getattr(config, x) for x in SCHEDULE_FIELDS[config.kind]}
     found = {x: ENDS.get(x) if value is None else value for x, value in found.items()}
@@ -101,6 +111,8 @@ def make_schedule(
     """The schedule that the config names, respaced to `steps` steps; None keeps all.
 
     Args:
+        config: the schedule's section.
+        steps: how many of its steps to visit; None visits all.
         spacing: a name of `schedules.spaced_timesteps`, or "logsnr", "karras" or "heun"
             for positions that suit a solver (`diffusion.solver_spacing`); None is the
             sampler's own.
@@ -108,9 +120,22 @@ def make_schedule(
             is no cut, None the spacing's own.
         sampler: what is to walk the schedule; None is one that suits "uniform".
 
+    Returns:
+        The schedule, of tables of shape (T,), or (steps,).
+
     Raises:
         ValueError: if there is no such spacing, it has no so many steps, or steps are
             not given and spacing or lambda_min are.
+
+    Examples:
+        >>> from ddpm_jax import build
+        >>> from ddpm_jax.config import ScheduleConfig
+        >>> config = ScheduleConfig(kind="cosine")
+        >>> build.make_schedule(config).num_steps
+        1000
+        >>> short = build.make_schedule(config, steps=4, spacing="trailing")
+        >>> short.timesteps.tolist()
+        [249, 499, 749, 999]
     """
     return _respaced(make_betas(config), steps, spacing, lambda_min, sampler)
 
@@ -124,11 +149,25 @@ def respaced(
     lambda_min: float | None = None,
     sampler: Sampler | None = None,
 ) -> Schedule:
-    """A model's schedule respaced, with the arguments and errors of `make_schedule`.
+    """A model's schedule respaced, with the arguments of `make_schedule`.
 
     That of its config is respaced from the config's betas, in float64; another one from
     its own tables, its steps being told to the network as before. Under jit, where one
     cannot be told from the other, it is the config's.
+
+    Args:
+        schedule: the model's.
+        config: the schedule's section of its config.
+        steps: as for `make_schedule`.
+        spacing: as for `make_schedule`.
+        lambda_min: as for `make_schedule`.
+        sampler: as for `make_schedule`.
+
+    Returns:
+        The schedule, of tables of shape (steps,).
+
+    Raises:
+        ValueError: as `make_schedule`.
     """
     how = (steps, spacing, lambda_min, sampler)
     betas, told = concrete(schedule.betas), concrete(schedule.timesteps)
@@ -179,7 +218,15 @@ def _respaced(
 
 
 def suitable_spacing(sampler: Sampler | None, betas: np.ndarray) -> str:
-    """The name of the spacing that suits a sampler on the chain of these betas."""
+    """The name of the spacing that suits a sampler on a chain.
+
+    Args:
+        sampler: what is to walk the chain; None is one that suits "uniform".
+        betas: of the chain, shape (T,).
+
+    Returns:
+        A name that `make_schedule` knows.
+    """
     suitable = "uniform" if sampler is None else sampler.spacing
     if betas[-1] == 1 and suitable in SOLVER_SPACINGS:
         return "uniform"  # log-SNR has no end there; also so they are ahead of DDIM
@@ -189,7 +236,16 @@ def suitable_spacing(sampler: Sampler | None, betas: np.ndarray) -> str:
 def check_spacing(
     steps: int | None, spacing: str | None, lambda_min: float | None
 ) -> None:
-    """Raises ValueError for an unknown name, and for what is not read without steps."""
+    """Refuses an unknown spacing, and what is not read without steps.
+
+    Args:
+        steps: as for `make_schedule`.
+        spacing: as for `make_schedule`.
+        lambda_min: as for `make_schedule`.
+
+    Raises:
+        ValueError: if the name is unknown, or steps are missing.
+    """
     known = (*SPACINGS, *SOLVER_SPACINGS)
     if spacing is not None and spacing not in known:
         raise ValueError(f"spacing must be one of {', '.join(known)}; got {spacing!r}")
@@ -267,7 +323,15 @@ def out_channels(config: Config) -> int:
 
 
 def check_network(network: Network, config: Config) -> None:
-    """Raises ValueError unless a network that Python gives suits the config."""
+    """Refuses a network that Python gives and that does not suit the config.
+
+    Args:
+        network: what is to be a `networks.Network`.
+        config: of the run.
+
+    Raises:
+        ValueError: if it lacks something, is not hashable, or has other channels.
+    """
     if isinstance(network, type):
         raise ValueError(
             f"a network must be a module, not its class: call {network.__name__}"
@@ -300,7 +364,16 @@ def check_network(network: Network, config: Config) -> None:
 
 
 def init_params(key: jax.Array, network: Network, config: DataConfig) -> Any:
-    """The network's initial parameters, float32. Consumes `key`."""
+    """The network's initial parameters. Consumes `key`.
+
+    Args:
+        key: of their random numbers, ().
+        network: the U-Net or another.
+        config: of the images, (image_size, image_size, channels).
+
+    Returns:
+        A pytree, float32.
+    """
     x = jnp.zeros((1, config.image_size, config.image_size, config.channels))
     label = None if config.num_classes is None else jnp.zeros((1,), jnp.int32)
     inputs = (x, jnp.zeros((1,), jnp.int32), label)
@@ -310,7 +383,15 @@ def init_params(key: jax.Array, network: Network, config: DataConfig) -> Any:
 
 
 def make_loss(config: DiffusionConfig) -> losses.Loss:
-    """(schedule, x0, xt, t, noise, output) -> the per-example loss to minimise."""
+    """The loss to minimise (Ho et al. 2020; Nichol & Dhariwal 2021).
+
+    Args:
+        config: which loss, parametrisation, variance and weight.
+
+    Returns:
+        (schedule, x0, xt, t, noise, output) -> the loss of each example, (batch,); see
+        `diffusion.losses`.
+    """
     predict, variance = PREDICT[config.predict], VARIANCE[config.variance]
     weight = None
     if config.weight != "constant":
@@ -351,8 +432,20 @@ def make_clip(config: ClipConfig) -> Clip | None:
 def make_sampler(name: str, *, eta: float = 0.0) -> Sampler:
     """The sampler of that name.
 
+    Args:
+        name: "ddpm", "ddim", "dpm_solver_pp", "unipc" or "heun".
+        eta: of "ddim", in [0, 1].
+
+    Returns:
+        The sampler, with its defaults.
+
     Raises:
         ValueError: if there is no such sampler, or it does not take an eta.
+
+    Examples:
+        >>> from ddpm_jax import build
+        >>> build.make_sampler("dpm_solver_pp").spacing
+        'logsnr'
     """
     if name not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}; got {name!r}")
@@ -368,11 +461,16 @@ def make_denoiser(
     clip: bool = True,
     rederive: bool | None = None,
 ) -> Denoiser:
-    """A network (x, t) -> output, read as the config says.
+    """A network read as the config says.
 
     Args:
+        config: parametrisation, variance, clip.
+        network: (x, t) -> output, x being (batch, *data), t (batch,).
         clip: False leaves out the config's limit on x0.
         rederive: whether eps follows a limited x0; None is the config's.
+
+    Returns:
+        What samplers ask (`diffusion.denoiser.denoiser`).
     """
     return denoiser(
         network,
@@ -389,18 +487,39 @@ def bound_network(
     """The network as (x, t) -> output, its parameters and labels bound; a pytree.
 
     Args:
-        label: one for all images or one each; None is none.
+        network: the U-Net or another.
+        params: its parameters.
+        label: one for all images, (), or one each, (batch,), int32; None is none.
+
+    Returns:
+        A function of x (batch, h, w, c) and t (batch,).
     """
     return Closure(_labelled, network=conditional(network, params), label=label)
 
 
 def conditional(network: Network, params: Any) -> Closure:
-    """The network as (x, t, label) -> output, its parameters bound; a pytree."""
+    """The network as (x, t, label) -> output, its parameters bound; a pytree.
+
+    Args:
+        network: the U-Net or another.
+        params: its parameters.
+
+    Returns:
+        A function of x (batch, h, w, c), t (batch,) and labels (batch,) or None.
+    """
     return Closure(_apply, network=network, params=params)
 
 
 def image_keys(key: Key, first: int, count: int) -> jax.Array:
     """The keys of images first..first + count - 1: what makes image i itself.
+
+    Args:
+        key: one key, (), or a seed.
+        first: the number of the first image.
+        count: how many.
+
+    Returns:
+        Keys, (count,).
 
     Raises:
         ValueError: if there is more than one key, or the count is no whole number.
@@ -419,7 +538,19 @@ def image_keys(key: Key, first: int, count: int) -> jax.Array:
 def read_images(
     config: DataConfig, split: str
 ) -> "data.ImageArrays | data.ImageSource":
-    """A split, in memory or to stream from, as the config says."""
+    """A split, in memory or to stream from, as the config says.
+
+    Args:
+        config: the data section.
+        split: as the source names it.
+
+    Returns:
+        `ImageArrays`, or a source.
+
+    Raises:
+        ValueError: as `load_images` and `open_images`.
+        OSError: as the source.
+    """
     read = load_images if config.resident else open_images
     return read(config, split)
 
@@ -430,15 +561,24 @@ def load_images(config: DataConfig, split: str) -> "data.ImageArrays":
     Where a folder's class names are unknown, labels count them sorted as text, as in
     runs that did not keep their names.
 
+    Args:
+        config: the data section.
+        split: as the source names it.
+
+    Returns:
+        The images, (n, h, w, c) uint8, and labels.
+
     Raises:
-        ValueError, OSError, ImportError: what the source raises; it names the thing.
+        ValueError: what the source raises; it names the thing.
+        OSError: what the source raises.
+        ImportError: if a library that reads the source is not installed.
     """
     _check_not_given(config)
     if config.source == "digits":
         return _in_label_order(config, data.load_digits(split))
     if config.source == "folder":
         policy = _image_policy(config)
-        arrays = data.load_folder(config.path, channels=config.channels, **policy)
+        arrays = data.load_folder(str(config.path), channels=config.channels, **policy)
     else:
         arrays = data.load_tfds(
             config.name, split=split, data_dir=config.path, **_image_policy(config)
@@ -447,7 +587,18 @@ def load_images(config: DataConfig, split: str) -> "data.ImageArrays":
 
 
 def open_images(config: DataConfig, split: str) -> "data.ImageSource":
-    """A split as a random-access source, to stream from; otherwise as `load_images`."""
+    """A split as a random-access source, to stream from; otherwise as `load_images`.
+
+    Args:
+        config: the data section.
+        split: as the source names it.
+
+    Returns:
+        The source.
+
+    Raises:
+        ValueError: as `load_images`, and for the digits, which are not streamed.
+    """
     _check_not_given(config)
     if config.source == "digits":
         raise ValueError(
@@ -457,7 +608,7 @@ def open_images(config: DataConfig, split: str) -> "data.ImageSource":
     source: data.ImageSource
     if config.source == "folder":
         policy = _image_policy(config)
-        source = data.FolderSource(config.path, channels=config.channels, **policy)
+        source = data.FolderSource(str(config.path), channels=config.channels, **policy)
     else:
         source = data.open_tfds(
             config.name, split=split, data_dir=config.path, **_image_policy(config)

@@ -53,7 +53,11 @@ BEFORE: dict[str, Any] = {"optim.ema_warmup": False}
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the images come from."""
+    """Where the images come from.
+
+    Raises:
+        ValueError: if a field is of another type, or cannot work; it lists them all.
+    """
 
     # "given": images that Python gives, ddpm_jax.train(config, workdir, data=images)
     source: Literal["digits", "folder", "tfds", "given"] = "digits"
@@ -120,7 +124,11 @@ def _broken_class_names(
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """The betas; a field left at None is the kind's own default."""
+    """The betas; a field left at None is the kind's own default.
+
+    Raises:
+        ValueError: if a field is of another type, or cannot work; it lists them all.
+    """
 
     kind: Literal[
         "linear",
@@ -193,7 +201,11 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """The limit on each predicted x0 while sampling."""
+    """The limit on each predicted x0 while sampling.
+
+    Raises:
+        ValueError: if a field is of another type, or cannot work; it lists them all.
+    """
 
     kind: Literal["none", "static", "dynamic"] = "static"
     bound: float = 1.0  # static: x0 is clipped to [-bound, bound]
@@ -225,7 +237,11 @@ class ClipConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionConfig:
-    """What the network predicts and what it is trained on."""
+    """What the network predicts and what it is trained on.
+
+    Raises:
+        ValueError: if a field is of another type, or cannot work; it lists them all.
+    """
 
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     predict: Literal["eps", "x0", "v"] = "eps"
@@ -274,7 +290,11 @@ class DiffusionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """Adam with linear warm-up, clipping and an average of the weights."""
+    """Adam with linear warm-up, clipping and an average of the weights.
+
+    Raises:
+        ValueError: if a field is of another type, or cannot work; it lists them all.
+    """
 
     learning_rate: float = 2e-4
     warmup_steps: int = 5000  # the first update has rate 0; 0 = no warm-up
@@ -310,7 +330,11 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The run: how long, how wide, and what it leaves behind."""
+    """The run: how long, how wide, and what it leaves behind.
+
+    Raises:
+        ValueError: if a field is of another type, or cannot work; it lists them all.
+    """
 
     num_steps: int = 800_000
     batch_size: int = 128  # images per update, over all devices
@@ -360,7 +384,11 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """The grids that a run draws from its averaged weights."""
+    """The grids that a run draws from its averaged weights.
+
+    Raises:
+        ValueError: if a field is of another type, or cannot work; it lists them all.
+    """
 
     sampler: SamplerName = "ddpm"
     steps: int | None = None  # those that suit the sampler; None = all T
@@ -378,7 +406,11 @@ class SampleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """What a run measures of its averaged weights while it trains."""
+    """What a run measures of its averaged weights while it trains.
+
+    Raises:
+        ValueError: if a field is of another type, or cannot work; it lists them all.
+    """
 
     every: int | None = None  # steps between evaluations; None = none
     # Held-out loss: of the first so many images of data.test_split; 0 = none
@@ -427,7 +459,19 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One experiment; without arguments, a small one on the bundled digits."""
+    """One experiment; without arguments, a small one on the bundled digits.
+
+    Raises:
+        ValueError: if sections do not fit together; it lists all that is wrong.
+
+    Examples:
+        >>> from ddpm_jax.config import Config, DiffusionConfig, TrainConfig
+        >>> config = Config(
+        ...     diffusion=DiffusionConfig(predict="v"), train=TrainConfig(num_steps=500)
+        ... )
+        >>> config.data.source, config.data.image_size, config.diffusion.variance
+        ('digits', 8, 'fixed_large')
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=digits_network)
@@ -485,7 +529,14 @@ class UNetConfig(Config):
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The config as nested dicts of JSON values."""
+    """The config as nested dicts of JSON values.
+
+    Args:
+        config: any of this module's.
+
+    Returns:
+        What `from_dict` reads.
+    """
     return dataclasses.asdict(config)
 
 
@@ -494,9 +545,25 @@ def from_dict(values: dict[str, Any], cls: type = Config, path: str = "") -> Any
 
     A field that is younger than the stored values is as they were trained (`BEFORE`).
 
+    Args:
+        values: nested dicts.
+        cls: the class of the config.
+        path: how its fields are named in an error, with a dot at the end.
+
+    Returns:
+        A config of that class.
+
     Raises:
         ValueError: if a field is unknown, or values break rules of their classes; it
             lists them all.
+
+    Examples:
+        >>> from ddpm_jax.config import Config, from_dict, to_dict
+        >>> config = from_dict({"train": {"num_steps": 100}})
+        >>> config.train.num_steps, config.train.batch_size
+        (100, 128)
+        >>> from_dict(to_dict(config)) == config
+        True
     """
     if not isinstance(values, dict):
         section = path.removesuffix(".") or "a config"
@@ -525,7 +592,22 @@ def from_dict(values: dict[str, Any], cls: type = Config, path: str = "") -> Any
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
-    """The fields in which two configs differ, each as 'path: ours, not theirs'."""
+    """The fields in which two configs differ.
+
+    Args:
+        ours: a config.
+        theirs: another of the same class.
+        path: what stands before the names, with a dot at the end.
+
+    Returns:
+        Lines 'path: ours, not theirs'.
+
+    Examples:
+        >>> import dataclasses
+        >>> from ddpm_jax.config import Config, ScheduleConfig, differences
+        >>> differences(ScheduleConfig(), ScheduleConfig(kind="cosine"))
+        ["kind: 'linear', not 'cosine'"]
+    """
     found = []
     for item in dataclasses.fields(ours):
         a, b = getattr(ours, item.name), getattr(theirs, item.name)

@@ -34,7 +34,11 @@ Walk = Callable[[int, int], Iterator[tuple[int, jax.Array]]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Draw:
-    """Which images of a model, and how they are drawn."""
+    """Which images of a model, and how they are drawn.
+
+    Raises:
+        ValueError: if an option cannot work; it names it.
+    """
 
     num: int = 64  # how many images
     batch_size: int = 64  # drawn at a time; the images do not depend on it
@@ -76,7 +80,15 @@ class Draw:
         return -(-self.num // self.batch_size)
 
     def labels(self, first: int, count: int) -> np.ndarray | None:
-        """The labels of images first..first + count - 1."""
+        """The labels of some images.
+
+        Args:
+            first: the number of the first.
+            count: how many.
+
+        Returns:
+            (count,), or None.
+        """
         if self.label is None:
             return None
         return np.array(self.label)[np.arange(first, first + count) % len(self.label)]
@@ -140,7 +152,11 @@ def digest(model: Any) -> str:
 
 
 class Parts:
-    """The finished batches of one draw, on disk."""
+    """The finished batches of one draw, on disk.
+
+    Raises:
+        ValueError: if the directory holds what is not of a draw.
+    """
 
     def __init__(self, directory: pathlib.Path, origin: dict[str, Any]):
         """Finds the batches of an earlier try at the same draw; drops any other's.
@@ -172,12 +188,24 @@ class Parts:
         return self._directory / f"{batch:06d}.npy"
 
     def put(self, batch: int, samples: np.ndarray) -> None:
-        """Writes a batch, whole or not at all."""
+        """Writes a batch, whole or not at all.
+
+        Args:
+            batch: its number.
+            samples: (b, h, w, c) uint8.
+        """
         with whole_file(self.path(batch)) as file:
             np.save(file, samples)
 
     def images(self, batches: int) -> Iterator[np.ndarray]:
-        """The finished batches in order."""
+        """The finished batches in order.
+
+        Args:
+            batches: how many there are.
+
+        Returns:
+            (b, h, w, c) uint8 each.
+        """
         return (np.load(self.path(batch)) for batch in range(batches))
 
     def remove(self) -> None:
@@ -205,6 +233,10 @@ def draw_parts(
     """Draws the batches of this process that are missing, then waits for the others.
 
     Args:
+        parts: where they lie.
+        walk: (first image, how many) -> pairs of an index and x, (b, h, w, c).
+        num: how many images.
+        batch_size: images of a batch.
         to_pixels: floats in [-1, 1] -> uint8.
         progress: called with (first image, index, x) of every yield.
     """
@@ -226,8 +258,14 @@ def draw_watched(
     """Draws, shows how far; returns the first batch at every yield, if asked to.
 
     Args:
+        parts: where the batches lie.
+        walk: as for `draw_parts`.
+        draw: what is drawn.
         steps: of one batch.
         chain: whether the main process returns anything.
+
+    Returns:
+        (b, h, w, c) uint8 each.
     """
     frames: list[np.ndarray] = []
     moving = chain and processes.is_main()
@@ -263,6 +301,17 @@ def write_pictures(
     gif: bool,
 ) -> list[str]:
     """Writes a finished draw: the grid, and what else is asked for.
+
+    Args:
+        out: the folder.
+        parts: the finished batches.
+        draw: what was drawn.
+        frames: the chain of the first batch, (b, h, w, c) uint8 each.
+        origin: what the pictures say of themselves.
+        png: whether each image is written as a file.
+        npz: whether all are, as arrays.
+        strip: whether the chain is, as a picture.
+        gif: whether it is, as an animation.
 
     Returns:
         The names of an earlier draw's files that stay in the folder beside it.

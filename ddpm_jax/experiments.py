@@ -7,7 +7,13 @@ from ddpm_jax.config import Config
 
 
 def shipped() -> dict[str, pathlib.Path]:
-    """The experiments that come with the package: each name with its file."""
+    """The experiments that come with the package: each name with its file.
+
+    Examples:
+        >>> from ddpm_jax.experiments import shipped
+        >>> "cifar10" in shipped()
+        True
+    """
     package = pathlib.Path(__file__).parent
     folder = package / "configs"  # where a wheel has them
     if not folder.is_dir():
@@ -21,8 +27,17 @@ def read_config(experiment: str | pathlib.Path) -> Config:
     Args:
         experiment: one of the names in `shipped`, as text, or a file.
 
+    Returns:
+        The config.
+
     Raises:
         ValueError: if the file is missing, fails, or does not return a Config.
+
+    Examples:
+        >>> from ddpm_jax.experiments import read_config
+        >>> config = read_config("cifar10")
+        >>> config.data.image_size, config.diffusion.schedule.num_steps
+        (32, 1000)
     """
     names = shipped() if isinstance(experiment, str) else {}
     path = names.get(str(experiment), pathlib.Path(experiment))

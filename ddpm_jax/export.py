@@ -86,8 +86,10 @@ def export_sampler(
     Args:
         model: what to draw from.
         path: the file to write.
-        sampler, steps, spacing, lambda_min: as `Model.sample` takes them; part of the
-            file.
+        sampler: as `Model.sample` takes it; part of the file.
+        steps: as `Model.sample` takes it; part of the file.
+        spacing: as `Model.sample` takes it; part of the file.
+        lambda_min: as `Model.sample` takes it; part of the file.
         platforms: where the file can run, of `PLATFORMS`; one file serves them all.
 
     Raises:
@@ -95,6 +97,7 @@ def export_sampler(
         ValueError: if the weights are too large for one file, the schedule has fewer
             steps, a spacing is given without steps, the sampler cannot walk it, or
             there is no such platform.
+        FileNotFoundError: if there is no folder for the file.
         OSError: if the file cannot be written.
     """
     if importlib.util.find_spec("flatbuffers") is None:

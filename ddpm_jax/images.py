@@ -22,9 +22,21 @@ def to_uint8(x: jax.Array | np.ndarray) -> np.ndarray:
 
     The inverse of x / 127.5 - 1. (Ho's and OpenAI's code truncate instead.)
 
+    Args:
+        x: floats of any shape.
+
+    Returns:
+        uint8, of the same shape.
+
     Raises:
         ValueError: if they are no floats, e.g. uint8 already.
         FloatingPointError: if a value is not finite; no picture shows that.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ddpm_jax.images import to_uint8
+        >>> print(to_uint8(np.array([-1.0, 0.0, 0.5, 1.2])))
+        [  0 128 191 255]
     """
     if np.asarray(x).dtype.kind in "iu":
         raise ValueError(f"images must be floats in [-1, 1]; got {np.asarray(x).dtype}")
@@ -38,10 +50,23 @@ def to_uint8(x: jax.Array | np.ndarray) -> np.ndarray:
 
 
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """(n, h, w, c) uint8 in rows of `columns`, white between; None = nearly square.
+    """Images in rows, white between.
+
+    Args:
+        images: (n, h, w, c) uint8.
+        columns: images in a row; None = nearly square.
+
+    Returns:
+        One image, (height, width, c) uint8.
 
     Raises:
         ValueError: if the images are of another type or shape.
+
+    Examples:
+        >>> from ddpm_jax.data import load_digits
+        >>> from ddpm_jax.images import grid
+        >>> grid(load_digits("test").images[:6], columns=3).shape
+        (22, 32, 1)
     """
     images = np.asarray(images)
     if images.ndim != 4 or images.dtype != np.uint8:
@@ -62,7 +87,23 @@ def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 
 
 def strip(frames: Sequence[np.ndarray]) -> np.ndarray:
-    """Batches (n, h, w, c) side by side: one row an image, one column a frame."""
+    """Batches side by side: one row an image, one column a frame.
+
+    Args:
+        frames: batches (n, h, w, c) uint8.
+
+    Returns:
+        One image, (height, width, c) uint8.
+
+    Raises:
+        ValueError: as `grid`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ddpm_jax.images import strip
+        >>> strip([np.zeros((2, 8, 8, 1), np.uint8)] * 5).shape
+        (22, 52, 1)
+    """
     columns = len(frames)
     rows = np.stack(frames, axis=1)
     return grid(rows.reshape(-1, *rows.shape[2:]), columns)
@@ -75,11 +116,26 @@ def save_png(
     enlarge: int | None = None,
     origin: Mapping[str, object] | None = None,
 ) -> None:
-    """Writes one (h, w, c) uint8 picture.
+    """Writes one picture.
 
     Args:
+        path: the file.
+        image: (h, w, c) uint8.
         enlarge: whole factor; None makes small pictures some 500 pixels wide.
         origin: what made the picture (run, seed, sampler), kept as PNG text.
+
+    Raises:
+        ValueError: if the image is no picture (`to_picture`).
+        OSError: if the file cannot be written.
+
+    Examples:
+        >>> from PIL import Image
+        >>> from ddpm_jax.data import load_digits
+        >>> from ddpm_jax.images import save_png
+        >>> save_png("digit.png", load_digits().images[0], origin={"seed": 0})
+        >>> picture = Image.open("digit.png")
+        >>> picture.size, picture.text
+        ((496, 496), {'seed': '0'})
     """
     info = PngImagePlugin.PngInfo()
     for name, value in (origin or {}).items():
@@ -96,10 +152,17 @@ def save_gif(
     enlarge: int | None = None,
     seconds: float = 4.0,
 ) -> None:
-    """Writes (h, w, c) uint8 frames as an animation that lasts, then rests on the last.
+    """Writes frames as an animation that lasts, then rests on the last.
 
     Args:
+        path: the file.
+        frames: (h, w, c) uint8 each.
+        enlarge: whole factor; None makes small pictures some 500 pixels wide.
         seconds: of the moving part; the last frame stays for another 2 seconds.
+
+    Raises:
+        ValueError: if a frame is no picture (`to_picture`).
+        OSError: if the file cannot be written.
     """
     pictures = [to_picture(frame, enlarge) for frame in frames]
     each = max(20, round(1000 * seconds / len(pictures)))  # browsers slow down below 20
@@ -115,10 +178,14 @@ def save_gif(
 
 
 def to_picture(image: np.ndarray, enlarge: int | None = None) -> Image.Image:
-    """One (h, w, c) uint8 image for Pillow, which a notebook displays.
+    """One image for Pillow, which a notebook displays.
 
     Args:
+        image: (h, w, c) uint8, c 1 or 3.
         enlarge: whole factor; None makes small pictures some 500 pixels wide.
+
+    Returns:
+        A picture of mode L or RGB.
 
     Raises:
         ValueError: if it is of floats, of another shape, or not grey or RGB.

@@ -29,17 +29,41 @@ def load(
     Args:
         path: a run's workdir; or a folder or file of weights that
             `interop.read.read_model` knows: an archive, or diffusers'.
-        step: which checkpoint of a run.
+        step: which checkpoint of a run; None is the newest.
         weights: the average, or "raw" for a run's weights as the last update left them.
         network: that of a run which was given one, as `train` was.
         agree: of many processes, the step that this one has found -> the one that all
             read (`processes.agree`); a run that goes on adds steps between two looks,
             and deletes others, so that all look again after they have read.
 
+    Returns:
+        The model, its weights on the first device.
+
     Raises:
         FileNotFoundError: if the path holds no checkpoint, or not of that step.
         ValueError: if no checkpoint is as it was written, raw weights are asked of what
             is no run, or the network is not the run's.
+
+    Examples:
+        >>> import ddpm_jax
+        >>> import jax
+        >>> from ddpm_jax import build
+        >>> from ddpm_jax.config import Config, NetworkConfig
+        >>> from ddpm_jax.interop.save import save_archive
+        >>> small = NetworkConfig(
+        ...     channels=8,
+        ...     multipliers=(1,),
+        ...     num_blocks=1,
+        ...     attention_resolutions=(),
+        ...     num_groups=4,
+        ... )
+        >>> config = Config(network=small)  # of the bundled digits
+        >>> network = build.make_network(config)
+        >>> params = build.init_params(jax.random.key(0), network, config.data)
+        >>> save_archive("untrained", config, params)  # a folder
+        >>> model = ddpm_jax.load("untrained")
+        >>> model.step, model.image_shape, model.schedule.num_steps
+        (0, (8, 8, 1), 1000)
     """
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be 'ema' or 'raw'; got {weights!r}")

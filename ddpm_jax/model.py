@@ -43,28 +43,52 @@ Label = int | str | Sequence[int | str] | np.ndarray | jax.Array | None
 class Model:
     """A network with its weights, its schedule and its config; a pytree.
 
-    The options that its methods share:
-        key: a key, which is consumed, or a seed.
-        sampler: what `diffusion.samplers` makes, or its name, as on the command line;
-            None is "ddpm".
-        steps: how many of the schedule's steps to visit; None visits all.
-        spacing: which ones, as `build.make_schedule` names it; None is the sampler's.
-        lambda_min: where that function cuts the chain.
-        label: of every image, or one each; None draws without labels. A number, or the
-            name of a class where the run keeps names.
-        guidance: scale of classifier-free guidance, or one for each image, or a
-            function of the step; None (or 1) is the conditional model, larger follows
-            the label more closely.
+    `ddpm_jax.load` opens one; `build` makes the parts of one that is not trained.
+
+    Attributes:
+        params: the weights, a pytree, as a rule the average over training.
+        schedule: the chain that it was trained on.
+        config: the run's.
+        network: what the weights are of.
+        step: updates that it was trained.
 
     What cannot work (a label that is no class, more steps than the chain has, guidance
     of a model that has never gone without its label, ...) is a ValueError at the call.
+
+    Examples:
+        >>> import jax
+        >>> import ddpm_jax
+        >>> from ddpm_jax import build
+        >>> from ddpm_jax.config import Config, NetworkConfig
+        >>> small = NetworkConfig(
+        ...     channels=8,
+        ...     multipliers=(1,),
+        ...     num_blocks=1,
+        ...     attention_resolutions=(),
+        ...     num_groups=4,
+        ... )
+        >>> config = Config(network=small)  # of the bundled digits
+        >>> network = build.make_network(config)
+        >>> model = ddpm_jax.Model(  # whose weights are not trained
+        ...     params=build.init_params(jax.random.key(0), network, config.data),
+        ...     schedule=build.make_schedule(config.diffusion.schedule),
+        ...     config=config,
+        ...     network=network,
+        ...     step=0,
+        ... )
+        >>> model.step, model.schedule.num_steps
+        (0, 1000)
+        >>> model.image_shape
+        (8, 8, 1)
+        >>> model.sample(0, num=2, sampler="ddim", steps=3).shape
+        (2, 8, 8, 1)
     """
 
     params: Any
     schedule: Schedule
     config: Config = dataclasses.field(metadata={"static": True})
     network: Network = dataclasses.field(metadata={"static": True})
-    step: int = dataclasses.field(metadata={"static": True})  # updates it was trained
+    step: int = dataclasses.field(metadata={"static": True})
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -75,8 +99,19 @@ class Model:
     def denoise(
         self, x: jax.Array, t: jax.Array, label: jax.Array | None = None
     ) -> jax.Array:
-        """The network's output for (x_t, t); labels as `networks.Network` has them."""
-        return build.conditional(self.network, self.params)(x, t, label)
+        """The network's output for (x_t, t).
+
+        Args:
+            x: (num, h, w, c).
+            t: steps, (num,), as the network is told them.
+            label: (num,) int32; None is an unconditional model, or no label.
+
+        Returns:
+            (num, h, w, c), or twice as many channels where the variance is learned.
+        """
+        network = build.conditional(self.network, self.params)
+        output: jax.Array = network(x, t, label)
+        return output
 
     def denoiser(
         self,
@@ -90,10 +125,22 @@ class Model:
         """The model as samplers, likelihood and editing ask it, as its config says.
 
         Args:
+            label: of every image, or one each, (num,); None draws without labels. A
+                number, or the name of a class where the run keeps names.
+            guidance: scale of classifier-free guidance (Ho & Salimans 2022), or one for
+                each image, or a function of the step; None (or 1) is the conditional
+                model, larger follows the label more closely.
             num: how many images there will be, to hold labels and scales against.
             clip: False leaves the config's limit on x_0 out.
             rederive: whether eps is computed again from a clipped x_0; None is the
                 config's.
+
+        Returns:
+            (schedule, x, i) -> what the model says of x, (num, h, w, c), at index i.
+
+        Raises:
+            ValueError: if a label is no class or they are not as many as images, or the
+                model cannot be guided.
         """
         return build.make_denoiser(
             self.config.diffusion,
@@ -115,15 +162,34 @@ class Model:
         guidance: Scale | None = None,
         progress: bool | None = None,
     ) -> jax.Array:
-        """`num` images (num, h, w, c) in [-1, 1].
+        """Draws images.
 
         Image i depends on the key and on i, not on how many are drawn with it. The
         first call for a sampler, a number of steps and a batch shape compiles; other
         seeds, labels and scales run the same program.
 
         Args:
+            key: a key, which is consumed, or a seed; image i depends on it and on i.
+            num: how many.
+            sampler: what `diffusion.samplers` makes, or its name, as on the command
+                line; None is "ddpm".
+            steps: how many of the schedule's steps to visit; None visits all.
+            spacing: which ones, as `build.make_schedule` names it; None is the
+                sampler's.
+            lambda_min: where that function cuts the chain, in log(alpha / sigma).
+            label: of every image, or one each, (num,); None draws without labels. A
+                number, or the name of a class where the run keeps names.
+            guidance: scale of classifier-free guidance (Ho & Salimans 2022), or one for
+                each image, or a function of the step; None (or 1) is the conditional
+                model, larger follows the label more closely.
             progress: show a bar; None shows one after the first second, where somebody
                 looks (a terminal, a notebook). There is none under jit.
+
+        Returns:
+            Images, (num, h, w, c), in [-1, 1].
+
+        Raises:
+            ValueError: as `denoiser` and `walk`.
         """
         denoise = self.denoiser(label, guidance, num=num)
         sampler, schedule = self.walk(sampler, steps, spacing, lambda_min)
@@ -160,9 +226,28 @@ class Model:
         """Yields (index, x) every so many steps of what `sample` does; (0, x_0) last.
 
         Args:
+            key: a key, which is consumed, or a seed; image i depends on it and on i.
+            num: how many images.
             first: the images are first..first + num - 1 of this key.
-            every: steps between what is yielded.
+            every: steps between what is yielded, at least 1.
+            sampler: what `diffusion.samplers` makes, or its name, as on the command
+                line; None is "ddpm".
+            steps: how many of the schedule's steps to visit; None visits all.
+            spacing: which ones, as `build.make_schedule` names it; None is the
+                sampler's.
+            lambda_min: where that function cuts the chain, in log(alpha / sigma).
+            label: of every image, or one each, (num,); None draws without labels. A
+                number, or the name of a class where the run keeps names.
+            guidance: scale of classifier-free guidance (Ho & Salimans 2022), or one for
+                each image, or a function of the step; None (or 1) is the conditional
+                model, larger follows the label more closely.
             rederive: as for `denoiser`.
+
+        Returns:
+            An iterator of pairs of an index and x, (num, h, w, c).
+
+        Raises:
+            ValueError: as `sample`, and if every < 1.
         """
         denoise = self.denoiser(label, guidance, num=num, rederive=rederive)
         sampler, schedule = self.walk(sampler, steps, spacing, lambda_min)
@@ -180,10 +265,23 @@ class Model:
         steps: int | None = None,
         label: Label = None,
     ) -> BitsPerDim:
-        """The bound on the likelihood of `images`, (num, h, w, c), 8-bit in [-1, 1].
+        """The bound on the likelihood of images (Ho et al. 2020, eq. 5).
 
         As `diffusion.likelihood.bits_per_dim`, image i with noise of its own: an
         estimate does not depend on the batch.
+
+        Args:
+            key: a key, which is consumed, or a seed; image i depends on it and on i.
+            images: (num, h, w, c), 8-bit data in [-1, 1].
+            steps: how many of the schedule's steps to visit; None visits all.
+            label: of every image, or one each, (num,); None draws without labels. A
+                number, or the name of a class where the run keeps names.
+
+        Returns:
+            The bound in bits/dim and its parts, (num,) and (num, T).
+
+        Raises:
+            ValueError: if images are not the model's, or as `denoiser` and `walk`.
         """
         denoise = self._denoiser_of(images, label)
         _, schedule = self.walk(steps=steps)
@@ -202,11 +300,32 @@ class Model:
         label: Label = None,
         guidance: Scale | None = None,
     ) -> jax.Array:
-        """Images like `images`, (num, h, w, c), by `diffusion.editing.image_to_image`.
+        """Images like those given (SDEdit: Meng et al. 2022).
+
+        As `diffusion.editing.image_to_image`.
 
         Args:
+            key: a key, which is consumed, or a seed; image i depends on it and on i.
+            images: (num, h, w, c), floats in [-1, 1].
             start: how much of the chain is walked, in (0, 1]: the larger, the less is
                 left of the images.
+            sampler: what `diffusion.samplers` makes, or its name, as on the command
+                line; None is "ddpm".
+            steps: how many of the schedule's steps to visit; None visits all.
+            spacing: which ones, as `build.make_schedule` names it; None is the
+                sampler's.
+            label: of every image, or one each, (num,); None draws without labels. A
+                number, or the name of a class where the run keeps names.
+            guidance: scale of classifier-free guidance (Ho & Salimans 2022), or one for
+                each image, or a function of the step; None (or 1) is the conditional
+                model, larger follows the label more closely.
+
+        Returns:
+            Images, (num, h, w, c), in [-1, 1].
+
+        Raises:
+            ValueError: if images are not the model's, start lies outside (0, 1], or as
+                `denoiser` and `walk`.
         """
         denoise = self._denoiser_of(images, label, guidance)
         sampler, schedule = self.walk(sampler, steps, spacing)
@@ -229,9 +348,34 @@ class Model:
         label: Label = None,
         guidance: Scale | None = None,
     ) -> jax.Array:
-        """`images` where the mask is 1, and what the model thinks fits elsewhere.
+        """The images where the mask is 1, and what the model thinks fits elsewhere.
 
-        As `diffusion.editing.inpaint`, which says what mask, jump and resample are.
+        RePaint (Lugmayr et al. 2022), as `diffusion.editing.inpaint`.
+
+        Args:
+            key: a key, which is consumed, or a seed; image i depends on it and on i.
+            images: (num, h, w, c), floats in [-1, 1].
+            mask: 1 for known and 0 for unknown, (num, h, w, c), (num, h, w, 1) or
+                (h, w, 1).
+            jump: steps between two ways back up, at least 1.
+            resample: how often each stretch is walked down; 1 is plain masking.
+            sampler: what `diffusion.samplers` makes, or its name, as on the command
+                line; None is "ddpm".
+            steps: how many of the schedule's steps to visit; None visits all.
+            spacing: which ones, as `build.make_schedule` names it; None is the
+                sampler's.
+            label: of every image, or one each, (num,); None draws without labels. A
+                number, or the name of a class where the run keeps names.
+            guidance: scale of classifier-free guidance (Ho & Salimans 2022), or one for
+                each image, or a function of the step; None (or 1) is the conditional
+                model, larger follows the label more closely.
+
+        Returns:
+            Images, (num, h, w, c), in [-1, 1].
+
+        Raises:
+            ValueError: if images are not the model's, the mask does not fit them, jump
+                or resample is below 1, or as `denoiser` and `walk`.
         """
         denoise = self._denoiser_of(images, label, guidance)
         sampler, schedule = self.walk(sampler, steps, spacing)
@@ -255,11 +399,33 @@ class Model:
         label: Label = None,
         guidance: Scale | None = None,
     ) -> jax.Array:
-        """Images between two of shape (h, w, c), by `diffusion.editing.interpolate`.
+        """Images between two (Ho et al. 2020, section 4.4).
+
+        As `diffusion.editing.interpolate`.
 
         Args:
-            weights: (count,) shares of the second image.
+            key: a key, which is consumed, or a seed; image i depends on it and on i.
+            first: one image, (h, w, c), floats in [-1, 1].
+            second: another.
+            weights: shares of the second image, (count,).
             start: how much of the chain is walked, in (0, 1].
+            sampler: what `diffusion.samplers` makes, or its name, as on the command
+                line; None is "ddpm".
+            steps: how many of the schedule's steps to visit; None visits all.
+            spacing: which ones, as `build.make_schedule` names it; None is the
+                sampler's.
+            label: of every image, or one each, (num,); None draws without labels. A
+                number, or the name of a class where the run keeps names.
+            guidance: scale of classifier-free guidance (Ho & Salimans 2022), or one for
+                each image, or a function of the step; None (or 1) is the conditional
+                model, larger follows the label more closely.
+
+        Returns:
+            Images, (count, h, w, c), in [-1, 1].
+
+        Raises:
+            ValueError: if images are not the model's, start lies outside (0, 1], or as
+                `denoiser` and `walk`.
         """
         self._check_images(jnp.stack([first, second]))
         sampler, schedule = self.walk(sampler, steps, spacing)
@@ -282,7 +448,23 @@ class Model:
         spacing: str | None = None,
         label: Label = None,
     ) -> jax.Array:
-        """The latents x_T from which DDIM without clipping leads back to `images`."""
+        """The latents x_T from which DDIM without clipping leads back to the images.
+
+        As `diffusion.samplers.ddim_invert` (Song et al. 2021, section 4.3).
+
+        Args:
+            images: (num, h, w, c), floats in [-1, 1].
+            steps: how many of the schedule's steps to visit; None visits all.
+            spacing: which ones, as `build.make_schedule` names it; None is DDIM's.
+            label: of every image, or one each, (num,); None draws without labels. A
+                number, or the name of a class where the run keeps names.
+
+        Returns:
+            Latents, (num, h, w, c).
+
+        Raises:
+            ValueError: if images are not the model's, or as `denoiser` and `walk`.
+        """
         denoise = self._denoiser_of(images, label, clip=False)
         _, schedule = self.walk("ddim", steps, spacing)
         return samplers.ddim_invert(denoise, schedule, images)
@@ -290,7 +472,14 @@ class Model:
     def export(self, path: pathlib.Path | str, **options: Any) -> None:
         """Writes the sampler to one file that runs with jax alone.
 
-        Options and errors are those of `export.export_sampler`.
+        Args:
+            path: the file.
+            options: those of `export.export_sampler`.
+
+        Raises:
+            ImportError: if flatbuffers is not installed.
+            ValueError: as `export.export_sampler`.
+            OSError: if the file cannot be written.
         """
         model = self
         if isinstance(self.network, UNet):  # the file may run on another platform
@@ -299,18 +488,34 @@ class Model:
         export_sampler(model, path, **options)
 
     def show(self, images: jax.Array, *, columns: int | None = None) -> "Image":
-        """A grid of images (num, h, w, c) in [-1, 1], as a notebook displays it."""
+        """A grid of images, as a notebook displays it.
+
+        Args:
+            images: (num, h, w, c), floats in [-1, 1].
+            columns: images in a row; None is nearly square.
+
+        Returns:
+            A picture of Pillow's.
+
+        Raises:
+            ValueError: if they are no images of floats.
+            FloatingPointError: if a value is not finite.
+        """
         return to_picture(grid(to_uint8(images), columns))
 
     def over_local_devices(self) -> "Model":
         """The model with its weights on every device of this process.
 
         A draw of as many images as the devices divide is then divided among them.
+
+        Returns:
+            The same model; itself where there is one device.
         """
         devices = jax.local_devices()
         if len(devices) == 1:
             return self
-        whole = NamedSharding(make_mesh(devices), PartitionSpec())
+        everywhere = PartitionSpec()  # type: ignore[no-untyped-call]
+        whole = NamedSharding(make_mesh(devices), everywhere)
         return dataclasses.replace(self, params=jax.device_put(self.params, whole))
 
     def _divide(self, keys: jax.Array) -> jax.Array:
@@ -320,9 +525,9 @@ class Model:
             return keys
         if len(keys) % place.mesh.size or set(BATCH_AXES) - set(place.mesh.axis_names):
             return keys
-        return jax.device_put(
-            keys, NamedSharding(place.mesh, PartitionSpec(BATCH_AXES))
-        )
+        divided = PartitionSpec(BATCH_AXES)  # type: ignore[no-untyped-call]
+        keys = jax.device_put(keys, NamedSharding(place.mesh, divided))
+        return keys
 
     def walk(
         self,
@@ -331,7 +536,23 @@ class Model:
         spacing: str | None = None,
         lambda_min: float | None = None,
     ) -> tuple[Sampler, Schedule]:
-        """The sampler, and the chain that it walks."""
+        """The sampler, and the chain that it walks.
+
+        Args:
+            sampler: what `diffusion.samplers` makes, or its name, as on the command
+                line; None is "ddpm".
+            steps: how many of the schedule's steps to visit; None visits all.
+            spacing: which ones, as `build.make_schedule` names it; None is the
+                sampler's.
+            lambda_min: where that function cuts the chain, in log(alpha / sigma).
+
+        Returns:
+            Both, for `diffusion.samplers.sample`.
+
+        Raises:
+            ValueError: if there is no such sampler or spacing, the chain has fewer
+                steps, or spacing or lambda_min are given without steps.
+        """
         build.check_spacing(steps, spacing, lambda_min)
         if sampler is None or isinstance(sampler, str):
             sampler = build.make_sampler(sampler or "ddpm")
@@ -427,7 +648,16 @@ class Model:
 
 
 def checked_label(label: Any, classes: int | None, num: int | None) -> jax.Array | None:
-    """The labels of `num` images, () or (num,) int32, or None.
+    """The labels of `num` images, as a network takes them.
+
+    Args:
+        label: one whole number, () or an int, or one for each image, (num,); None is
+            none.
+        classes: how many there are; None for an unconditional model.
+        num: how many images; None is not known.
+
+    Returns:
+        () or (num,) int32, or None.
 
     Raises:
         ValueError: if there are no classes, if labels are neither one nor `num` whole

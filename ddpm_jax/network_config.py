@@ -17,7 +17,11 @@ from ddpm_jax.checks import (
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """The U-Net; its fields are those of `ddpm_jax.networks.UNet`."""
+    """The U-Net; its fields are those of `ddpm_jax.networks.UNet`.
+
+    Raises:
+        ValueError: if a field is of another type, or cannot work; it lists them all.
+    """
 
     channels: int = 128  # at the finest resolution
     multipliers: tuple[float, ...] = (1, 2, 2, 2)  # of the channels, per resolution

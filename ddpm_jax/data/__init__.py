@@ -7,7 +7,27 @@ this package imports neither TensorFlow Datasets nor Grain: functions that need 
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddpm_jax.data.arrays import ImageArrays as ImageArrays
+    from ddpm_jax.data.batches import batch_indices as batch_indices
+    from ddpm_jax.data.batches import gather as gather
+    from ddpm_jax.data.batches import random_flip as random_flip
+    from ddpm_jax.data.batches import to_float as to_float
+    from ddpm_jax.data.digits import load_digits as load_digits
+    from ddpm_jax.data.folder import FolderSource as FolderSource
+    from ddpm_jax.data.folder import load_folder as load_folder
+    from ddpm_jax.data.labels import natural_order as natural_order
+    from ddpm_jax.data.labels import relabelled as relabelled
+    from ddpm_jax.data.sources import ImageSource as ImageSource
+    from ddpm_jax.data.sources import num_bytes as num_bytes
+    from ddpm_jax.data.sources import read_all as read_all
+    from ddpm_jax.data.stream import places as places
+    from ddpm_jax.data.stream import stream_batches as stream_batches
+    from ddpm_jax.data.tfds_source import TfdsSource as TfdsSource
+    from ddpm_jax.data.tfds_source import load_tfds as load_tfds
+    from ddpm_jax.data.tfds_source import open_tfds as open_tfds
 
 _HOME = {
     "ImageArrays": "arrays",

@@ -95,9 +95,37 @@ def load_folder(
     background: Background = WHITE,
     progress: bool = True,
 ) -> ImageArrays:
-    """All images of a folder, in memory. Arguments and errors as for `FolderSource`.
+    """All images of a folder, in memory.
 
     Images that cannot be used are named together, not one by one.
+
+    Args:
+        path: as for `FolderSource`.
+        image_size: as for `FolderSource`.
+        channels: as for `FolderSource`.
+        resize: as for `FolderSource`.
+        background: as for `FolderSource`.
+        progress: whether to show a bar if it takes a while.
+
+    Returns:
+        Images (n, image_size, image_size, channels) uint8, and labels.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: as `FolderSource`.
+
+    Examples:
+        >>> import pathlib
+        >>> from ddpm_jax.data import load_digits, load_folder
+        >>> from ddpm_jax.images import save_png
+        >>> digits = load_digits("test")
+        >>> for i, image in enumerate(digits.images[:6]):
+        ...     folder = pathlib.Path("images", str(digits.labels[i]))
+        ...     folder.mkdir(parents=True, exist_ok=True)
+        ...     save_png(folder / f"{i}.png", image, enlarge=1)
+        >>> found = load_folder("images", image_size=8, channels=1)
+        >>> found.images.shape, found.label_names
+        ((6, 8, 8, 1), ('1', '3', '5', '7', '9'))
     """
     source = FolderSource(
         path,

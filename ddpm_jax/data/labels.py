@@ -15,7 +15,19 @@ SHOWN = 10  # names that a message holds at most
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:
-    """The names sorted as text, but numbers within them as numbers: 1, 2, 10."""
+    """The names sorted as text, but numbers within them as numbers: 1, 2, 10.
+
+    Args:
+        names: in any order.
+
+    Returns:
+        All of them.
+
+    Examples:
+        >>> from ddpm_jax.data import natural_order
+        >>> natural_order(["dog10", "dog2", "cat"])
+        ('cat', 'dog2', 'dog10')
+    """
 
     def key(name: str) -> tuple[list[str | int], str]:
         # Text and digits take turns, beginning with text: alike is compared with alike.
@@ -32,8 +44,18 @@ def relabelled(source: Any, names: Sequence[str]) -> Any:
         source: an `ImageArrays` or any `ImageSource`.
         names: the classes of the source, in any order.
 
+    Returns:
+        A source of the same images.
+
     Raises:
         ValueError: if they are others.
+
+    Examples:
+        >>> from ddpm_jax.data import load_digits, relabelled
+        >>> digits = load_digits("test")
+        >>> backwards = relabelled(digits, digits.label_names[::-1])
+        >>> int(digits.labels[0]), int(backwards.labels[0])
+        (5, 4)
     """
     names, theirs = tuple(names), tuple(source.label_names)
     if names == theirs:
@@ -47,7 +69,16 @@ def relabelled(source: Any, names: Sequence[str]) -> Any:
 
 
 def check_same_classes(what: str, found: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raises ValueError unless both name the same classes, in whatever order."""
+    """Refuses another set of classes, in whatever order.
+
+    Args:
+        what: is named in the error.
+        found: the names that there are.
+        wanted: those that there must be.
+
+    Raises:
+        ValueError: unless both name the same classes.
+    """
     if sorted(found) == sorted(wanted):
         return
     gone = [name for name in wanted if name not in set(found)]
@@ -65,7 +96,11 @@ def label_numbers(label: Any, names: Sequence[str] | None) -> Any:
     then never the tenth class. What holds no text comes back as it is.
 
     Args:
+        label: a name, a number, or a sequence of them.
         names: of the classes, in label order; None where they are unknown.
+
+    Returns:
+        The same with numbers in 0..n-1 in place of names.
 
     Raises:
         ValueError: if no class has that name.

@@ -41,7 +41,14 @@ class ImageSource(Protocol):
 
 
 def num_bytes(source: ImageSource) -> int:
-    """What the images of a source take up in memory, as uint8."""
+    """What the images of a source take up in memory, as uint8.
+
+    Args:
+        source: anything with a length and an `image_shape`.
+
+    Returns:
+        Bytes.
+    """
     return len(source) * math.prod(source.image_shape)
 
 

@@ -90,6 +90,14 @@ def places(
     Example j of process p of P has place p + j P. An example's randomness belongs to
     its place, so this is what its keys are folded with.
 
+    Args:
+        batch_size: of the global batch.
+        process_index: which process.
+        process_count: how many there are.
+
+    Returns:
+        Places in 0..batch_size-1, shape (b,), b being batch_size / process_count.
+
     Raises:
         ValueError: if `process_count` does not divide `batch_size`, or if there is no
             such process.

@@ -27,7 +27,20 @@ FORMAT = "array_record"  # the format with random access
 
 
 class TfdsSource:
-    """The images of one split, decoded when they are asked for (see `open_tfds`)."""
+    """The images of one split, decoded when they are asked for (see `open_tfds`).
+
+    Args:
+        records: random access to the encoded examples.
+        name: for messages and logs.
+        image_shape: (h, w, c) of every image.
+        label_names: one per class; none if unlabelled.
+        resize: whether to crop and scale images of other sizes.
+        background: what shows where an image is transparent, grey or RGB in 0..255.
+
+    Raises:
+        ValueError: if there are no images of such a shape. Asked for an image that
+            cannot be read or has another size, it names the example.
+    """
 
     def __init__(
         self,
@@ -139,7 +152,19 @@ def open_tfds(
 
 
 def load_tfds(name: str, *, progress: bool = True, **kwargs: Any) -> ImageArrays:
-    """All images of a split, in memory. Arguments and errors as for `open_tfds`."""
+    """All images of a split, in memory.
+
+    Args:
+        name: as for `open_tfds`.
+        progress: whether to show a bar if it takes a while.
+        kwargs: what else `open_tfds` takes.
+
+    Returns:
+        Images (n, h, w, c) uint8, and labels.
+
+    Raises:
+        ValueError: as `open_tfds`, and naming all images that cannot be used.
+    """
     return read_all(open_tfds(name, **kwargs), progress=progress)
 
 

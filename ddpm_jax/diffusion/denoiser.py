@@ -6,7 +6,7 @@ and the reverse variance, and know nothing of outputs.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +25,17 @@ Network = Callable[[Array, Array], Array]
 
 
 class Estimate(NamedTuple):
-    """What a model says at (x_t, t)."""
+    """What a model says at (x_t, t).
 
-    x0: Array  # (batch, *data), limited by the clip
-    eps: Array  # (batch, *data)
-    variance: Variance  # of p(x_{t-1} | x_t), broadcasting against the data
+    Attributes:
+        x0: the predicted clean data, (batch, *data), limited by the clip.
+        eps: the predicted noise, (batch, *data).
+        variance: of p(x_{t-1} | x_t), broadcasting against the data.
+    """
+
+    x0: Array
+    eps: Array
+    variance: Variance
 
 
 @jax.tree_util.register_pytree_node_class
@@ -37,11 +43,44 @@ class Denoiser(Closure):
     """(schedule, x, i) -> Estimate at index i, a scalar, of the schedule; a pytree.
 
     `denoiser` makes one of a network. `Denoiser(function, **values)` makes one of any
-    function(schedule, x, i, **values) -> Estimate, whose values may be denoisers.
+    function(schedule, x, i, **values) -> Estimate, whose values may be denoisers. x is
+    (batch, *data), and so are x0 and eps of the estimate.
+
+    Raises:
+        ValueError: as `closures.Closure`.
+
+    Examples:
+        The best denoiser of data that are all 0.5:
+
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.diffusion import samplers, schedules, transitions
+        >>> from ddpm_jax.diffusion.denoiser import Denoiser, Estimate
+        >>> def point(schedule, x, i, *, data):
+        ...     x0 = jnp.broadcast_to(data, x.shape)
+        ...     said = transitions.from_x0(schedule, x, i, x0)
+        ...     spread = transitions.fixed_small(schedule, i, None, x)
+        ...     return Estimate(said.x0, said.eps, spread)
+        >>> schedule = schedules.make_schedule(schedules.linear_betas(1000))
+        >>> denoise = Denoiser(point, data=jnp.full((1, 3), 0.5))
+        >>> print(samplers.sample(0, denoise, schedule, (2, 3)).round(4))
+        [[0.5 0.5 0.5]
+         [0.5 0.5 0.5]]
     """
 
+    if TYPE_CHECKING:
+
+        def __call__(self, schedule: Schedule, x: Array, i: Array, /) -> Estimate:
+            """The estimate at (x, index i), of the shape of x, (batch, *data)."""
+
     def check(self, schedule: Schedule) -> None:
-        """Raises the ValueError of a model that cannot work on a concrete schedule."""
+        """Finds out whether the model can work on a concrete schedule.
+
+        Args:
+            schedule: the chain; a traced one passes.
+
+        Raises:
+            ValueError: the model's own, e.g. of `from_eps` at zero terminal SNR.
+        """
         # Tried out on one number and not under a trace, where no value is concrete.
         one = jnp.ones(1, schedule.betas.dtype)
         for value in self.values.values():
@@ -62,15 +101,34 @@ def denoiser(
     """A network and how its output is read.
 
     Args:
-        network: (x, t) -> output. It is told `schedule.timesteps[i]`, one per example.
+        network: (x, t) -> output, for x (batch, *data) and t (batch,). It is told
+            `schedule.timesteps[i]`, one per example. The output has the shape of x, or,
+            for a learned variance, twice its channels.
         predict: what the mean part is: `from_eps`, `from_x0`, `from_v`, or another.
         variance: `fixed_small`, `fixed_large`, `learned`, `learned_range`, or another.
         clip: limits the predicted x_0, e.g. `guidance.clip_static()`; None does not.
         rederive: after clipping, compute eps again from x_0, as DDPM's and OpenAI's
             code do; diffusers' DDIM keeps the eps that the network said.
 
+    Returns:
+        What samplers, likelihood, guidance and editing ask.
+
     Raises:
         ValueError: if one of them is not callable.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.diffusion import guidance, schedules, transitions
+        >>> from ddpm_jax.diffusion.denoiser import denoiser
+        >>> def network(x, t):  # x (batch, *data), t (batch,)
+        ...     return jnp.zeros_like(x)
+        >>> denoise = denoiser(
+        ...     network, predict=transitions.from_v, clip=guidance.clip_static()
+        ... )
+        >>> schedule = schedules.make_schedule(schedules.cosine_betas(1000))
+        >>> estimate = denoise(schedule, jnp.full((2, 8, 8, 1), 3.0), jnp.array(0))
+        >>> estimate.x0.shape, float(estimate.x0.max())
+        ((2, 8, 8, 1), 1.0)
     """
     if isinstance(network, Denoiser):
         raise ValueError("a network was expected, (x, t) -> output; got a denoiser")
@@ -99,6 +157,13 @@ def as_denoiser(
 ) -> Denoiser:
     """The denoiser itself, a plain network as `denoiser(network)`.
 
+    Args:
+        denoise: a denoiser, or (x, t) -> output for x (batch, *data) and t (batch,).
+        schedule: the chain that it is to work on; None checks nothing.
+
+    Returns:
+        A denoiser.
+
     Raises:
         ValueError: if it cannot work on the schedule, where one is given.
     """
@@ -119,7 +184,20 @@ def read(
     clip: Clip | None = None,
     rederive: bool = True,
 ) -> tuple[Prediction, Variance]:
-    """What an output at (x_t, t) says; arguments as for `denoiser`.
+    """What an output at (x_t, t) says.
+
+    Args:
+        schedule: the chain.
+        xt: (batch, *data).
+        t: steps in 0..T-1, () or (batch,).
+        output: the network's, (batch, *data), or with twice the channels.
+        predict: as for `denoiser`.
+        variance: as for `denoiser`.
+        clip: as for `denoiser`.
+        rederive: as for `denoiser`.
+
+    Returns:
+        The prediction, limited by the clip, and the reverse variance.
 
     Raises:
         ValueError: if the output has neither the shape of xt nor twice its channels.
@@ -136,8 +214,25 @@ def read(
 def split_output(output: Array, xt: Array) -> tuple[Array, Array | None]:
     """A network's output as (mean part, variance part or None), by its channels.
 
+    The variance part comes last, as in Improved DDPM's code.
+
+    Args:
+        output: (batch, *data), or with twice the channels, the last axis.
+        xt: what the network was given, (batch, *data).
+
+    Returns:
+        Both parts, each of the shape of xt.
+
     Raises:
         ValueError: if the last axis is neither that of xt nor twice it.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.diffusion.transitions import split_output
+        >>> xt, output = jnp.zeros((2, 8, 8, 3)), jnp.zeros((2, 8, 8, 6))
+        >>> mean, variance = split_output(output, xt)
+        >>> mean.shape, variance.shape
+        ((2, 8, 8, 3), (2, 8, 8, 3))
     """
     if output.shape == xt.shape:
         return output, None

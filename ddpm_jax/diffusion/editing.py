@@ -32,10 +32,33 @@ def image_to_image(
     """Images like `image`: noised to index `start_index` and sampled down from there.
 
     SDEdit (Meng et al. 2022). The larger the index, the less is left of the image.
-    Consumes `key`, one or (batch,) of them.
+    Consumes `key`.
+
+    Args:
+        key: one key, or (batch,) of them, one per image; or a seed.
+        denoise: as `samplers.sample` takes it.
+        schedule: the chain.
+        image: (batch, *data) in [-1, 1].
+        start_index: in 0..T-1.
+        sampler: the way down.
+
+    Returns:
+        Images, (batch, *data), in [-1, 1] or nearly.
 
     Raises:
         ValueError: if the index lies outside the chain.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.diffusion import editing, samplers, schedules
+        >>> schedule = schedules.make_schedule(schedules.linear_betas(1000))
+        >>> def network(x, t):
+        ...     return jnp.zeros_like(x)
+        >>> edited = editing.image_to_image(
+        ...     0, network, schedule, jnp.zeros((2, 8, 8, 1)), start_index=300
+        ... )
+        >>> edited.shape
+        (2, 8, 8, 1)
     """
     image = floating(schedule, image)
     noise = draw_noise(fold_in(key, schedule.num_steps), image)
@@ -67,12 +90,33 @@ def interpolate(
     linearly there, and sampled down, with the same noises for all weights.
 
     Args:
-        key: one key, which is consumed.
-        first, second: one image each, (*data,) without a batch axis.
-        weights: (count,) shares of the second image, for (count, *data) images.
+        key: one key, which is consumed, or a seed.
+        denoise: as `samplers.sample` takes it.
+        schedule: the chain.
+        first: one image in [-1, 1], (*data,) without a batch axis.
+        second: another.
+        weights: shares of the second image, (count,).
+        start_index: in 0..T-1.
+        sampler: the way down.
+
+    Returns:
+        Images, (count, *data).
 
     Raises:
         ValueError: if the images differ in shape, or the index is outside the chain.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.diffusion import editing, schedules
+        >>> schedule = schedules.make_schedule(schedules.linear_betas(1000))
+        >>> def network(x, t):
+        ...     return jnp.zeros_like(x)
+        >>> first, second = jnp.zeros((8, 8, 1)), jnp.ones((8, 8, 1))
+        >>> weights = jnp.linspace(0, 1, 5)
+        >>> editing.interpolate(
+        ...     0, network, schedule, first, second, weights, start_index=100
+        ... ).shape
+        (5, 8, 8, 1)
     """
     pair = floating(schedule, _pair(first, second))
     key_encode, key_decode = jax.random.split(threefry_key(key))
@@ -104,7 +148,19 @@ def interpolate_latents(
     any noise, and weights 0 and 1 give back the images as far as inversion does, which
     a denoiser that clips does not.
 
-    Arguments, result and errors are as for `interpolate`.
+    Args:
+        denoise: as `samplers.sample` takes it.
+        schedule: the chain.
+        first: one image in [-1, 1], (*data,) without a batch axis.
+        second: another.
+        weights: shares of the second image, (count,).
+
+    Returns:
+        Images, (count, *data).
+
+    Raises:
+        ValueError: if the images differ in shape, or the denoiser cannot work on the
+            schedule.
     """
     low, high = ddim_invert(denoise, schedule, _pair(first, second))
     x = slerp(low, high, weights)
@@ -113,12 +169,29 @@ def interpolate_latents(
 
 
 def slerp(first: Array, second: Array, weights: Array) -> Array:
-    """Points between two vectors along the great circle, (count, *data).
+    """Points between two vectors along the great circle (DDIM, section 5.3).
 
         sin((1 - w) angle) / sin(angle) first + sin(w angle) / sin(angle) second
 
     Unlike a line it keeps the length, which is what tells noise from less noise. Where
     the vectors are parallel, or one is zero, it is the line.
+
+    Args:
+        first: (*data,), without a batch axis.
+        second: of the same shape.
+        weights: shares of the second, (count,), in [0, 1].
+
+    Returns:
+        The points, (count, *data).
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.diffusion import editing
+        >>> east, north = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
+        >>> print(editing.slerp(east, north, jnp.array([0.0, 0.5, 1.0])).round(3))
+        [[1.    0.   ]
+         [0.707 0.707]
+         [0.    1.   ]]
     """
     weights = _column(weights, first)
     length = jnp.linalg.norm(first.ravel()) * jnp.linalg.norm(second.ravel())

@@ -17,10 +17,22 @@ Scale = float | Array | Callable[[Array], Array]
 
 
 def clip_static(bound: float | Array = 1.0) -> Clip:
-    """x_0 -> x_0 limited to [-bound, bound], as every reference sampler limits it.
+    """x_0 -> x_0 limited to [-bound, bound], as the code of Ho et al. 2020 limits it.
+
+    Args:
+        bound: positive, a number or ().
+
+    Returns:
+        A function of x_0, (batch, *data), for `denoiser.denoiser(..., clip=...)`.
 
     Raises:
         ValueError: if a concrete bound is not positive.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.diffusion import guidance
+        >>> print(guidance.clip_static()(jnp.array([[-3.0, 0.5, 1.5]])))
+        [[-1.   0.5  1. ]]
     """
     value = concrete(bound)
     if value is not None and not np.all(value > 0):
@@ -34,12 +46,26 @@ def clip_static(bound: float | Array = 1.0) -> Clip:
 def clip_dynamic(percentile: float = 0.995, max_value: float | None = None) -> Clip:
     """x_0 -> x_0 limited to an example's own range and scaled back into [-1, 1].
 
-    Saharia et al. 2022, section 2.3: with s the quantile of an example's |x_0|, at the
-    percentile in (0, 1], but at least 1 and at most `max_value` (None: no limit), x_0
-    is clipped to [-s, s] and divided by s.
+    Saharia et al. 2022, section 2.3: with s the quantile of an example's |x_0|, but at
+    least 1 and at most `max_value`, x_0 is clipped to [-s, s] and divided by s.
+
+    Args:
+        percentile: which quantile, in (0, 1].
+        max_value: at least 1; None is no limit.
+
+    Returns:
+        A function of x_0, (batch, *data), for `denoiser.denoiser(..., clip=...)`.
 
     Raises:
-        ValueError: if they are out of range; max_value must be at least 1.
+        ValueError: if they are out of range.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.diffusion import guidance
+        >>> clip = guidance.clip_dynamic(percentile=1.0)
+        >>> print(clip(jnp.array([[-4.0, 2.0], [0.5, 0.25]])))
+        [[-1.    0.5 ]
+         [ 0.5   0.25]]
     """
     if not 0 < percentile <= 1:
         raise ValueError(f"percentile must lie in (0, 1]; got {percentile}")
@@ -72,16 +98,36 @@ def classifier_free(
     The result is a pytree with label and scale as leaves: a new scale compiles nothing.
 
     Args:
-        conditional: (x, t, label) -> output, label of shape (batch,); or a denoiser of
-            such a network, which makes the result a denoiser that reads it alike.
-        label: integers, a scalar or of shape (batch,).
+        conditional: (x, t, label) -> output, for x (batch, *data), t and label
+            (batch,); or a denoiser of such a network, which makes the result a denoiser
+            that reads it alike.
+        label: integers, () or (batch,).
         null_label: the label that means "none".
         scale: a number, (batch,) numbers, or a function from t, (batch,), to either.
-        first_step, last_step: the smallest and the largest step t, as the network is
-            told it, where guidance acts; outside the model is conditional
-            (Kynkäänniemi et al. 2024). None sets no limit.
+        first_step: the smallest step t, as the network is told it, where guidance acts;
+            outside the model is conditional (Kynkäänniemi et al. 2024). None sets no
+            limit.
+        last_step: the largest.
         rescale: how far the guided output's standard deviation over an example is
-            brought back to that of the conditional one, 0 to 1 (Lin et al. 2023, 3.4).
+            brought back to that of the conditional one, 0 to 1 (Lin et al. 2023,
+            section 3.4).
+
+    Returns:
+        A network, or a denoiser where `conditional` is one. Called, it raises
+        ValueError for labels or scales of other shapes.
+
+    Raises:
+        ValueError: if `conditional` is a denoiser, but of no network.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.diffusion import guidance
+        >>> def conditional(x, t, label):  # 10 is "none"
+        ...     return jnp.where(label == 10, 0.0, label)[:, None] * jnp.ones_like(x)
+        >>> network = guidance.classifier_free(conditional, 3, null_label=10, scale=2.0)
+        >>> print(network(jnp.zeros((2, 1)), jnp.array([5, 5])))
+        [[6.]
+         [6.]]
     """
     if isinstance(conditional, Denoiser):
         if "network" not in conditional.values:
@@ -106,7 +152,17 @@ def classifier_free(
     )
 
 
-def _guided(x, t, *, conditional, label, null_label, scale, rescale, **limits) -> Array:
+def _guided(
+    x: Array,
+    t: Array,
+    *,
+    conditional: Conditional,
+    label: Array,
+    null_label: Array,
+    scale: Array | Closure,
+    rescale: Array | None,
+    **limits: Array | None,
+) -> Array:
     batch = x.shape[:1]
     if label.shape not in ((), batch):
         raise ValueError(

@@ -11,30 +11,59 @@ from .noise import threefry_key
 
 
 class StepSampler(NamedTuple):
-    """Three pure functions; the state is a pytree, checkpointed with the run.
+    """How training draws t: three pure functions; the state is a pytree.
 
-    A draw has one key per example, so that it does not depend on the layout of the
-    batch over devices; an update sees the whole global batch.
+    The state is checkpointed with the run. A draw has one key per example, so that it
+    does not depend on the layout of the batch over devices; an update sees the whole
+    global batch.
+
+    Attributes:
+        init: () -> state.
+        draw: (state, keys (batch,)) -> (t (batch,), weight (batch,)).
+        update: (state, t (batch,), unweighted losses (batch,)) -> state.
     """
 
-    init: Callable[[], Any]  # () -> state
-    draw: Callable[..., Any]  # (state, keys (b,)) -> (t (b,), weight (b,))
-    update: Callable[..., Any]  # (state, t (b,), unweighted losses (b,)) -> state
+    init: Callable[[], Any]
+    draw: Callable[[Any, Array], tuple[Array, Array]]
+    update: Callable[[Any, Array, Array], Any]
 
 
 class LossHistory(NamedTuple):
-    """The last losses of every step."""
+    """The last losses of every step.
 
-    losses: Array  # (T, history), a ring for each step
-    counts: Array  # (T,) int32, losses seen so far
+    Attributes:
+        losses: (T, history), a ring for each step.
+        counts: losses seen so far, (T,) int32.
+    """
+
+    losses: Array
+    counts: Array
 
 
 def uniform_steps(num_steps: int) -> StepSampler:
-    """t ~ U{0, ..., T-1}, weight 1 (Ho et al. 2020, algorithm 1)."""
+    """t ~ U{0, ..., T-1}, weight 1 (Ho et al. 2020, algorithm 1).
 
-    def draw(state: tuple, keys: Array) -> tuple[Array, Array]:
-        draws = jax.vmap(lambda key: jax.random.randint(key, (), 0, num_steps))
-        t = draws(threefry_key(keys))
+    Args:
+        num_steps: T.
+
+    Returns:
+        A step sampler without a state.
+
+    Examples:
+        >>> import jax
+        >>> from ddpm_jax.diffusion import importance
+        >>> steps = importance.uniform_steps(1000)
+        >>> keys = jax.random.split(jax.random.key(0), 128)  # one per example
+        >>> t, weight = steps.draw(steps.init(), keys)
+        >>> t.shape, bool((0 <= t.min()) & (t.max() < 1000)), float(weight[0])
+        ((128,), True, 1.0)
+    """
+
+    def draw(state: tuple[()], keys: Array) -> tuple[Array, Array]:
+        def one(key: Array) -> Array:
+            return jax.random.randint(key, (), 0, num_steps)
+
+        t = jax.vmap(one)(threefry_key(keys))
         return t, jnp.ones(t.shape)
 
     return StepSampler(lambda: (), draw, lambda state, t, losses: state)
@@ -48,6 +77,23 @@ def loss_second_moment(
     p_t is proportional to the root mean square of the last `history` losses at t,
     mixed with a little of the uniform distribution; the weight 1 / (T p_t) keeps the
     expected loss. Draws are uniform until every step has `history` losses.
+
+    Args:
+        num_steps: T.
+        history: losses that are remembered of each step.
+        uniform_fraction: the part of the uniform distribution, in [0, 1].
+
+    Returns:
+        A step sampler whose state is a `LossHistory`.
+
+    Examples:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.diffusion import importance
+        >>> steps = importance.loss_second_moment(2, history=1)
+        >>> state = steps.update(steps.init(), jnp.array([0, 1]), jnp.array([3.0, 1.0]))
+        >>> print(importance.step_probabilities(state).round(3))
+        [0.75000006 0.25      ]
     """
 
     def init() -> LossHistory:
@@ -76,7 +122,17 @@ def loss_second_moment(
 
 
 def step_probabilities(state: LossHistory, *, uniform_fraction: float = 0.001) -> Array:
-    """The probability of each step, (T,), that `loss_second_moment` draws with."""
+    """The probability of each step that `loss_second_moment` draws with.
+
+    Nichol & Dhariwal 2021, eq. 18.
+
+    Args:
+        state: of T steps.
+        uniform_fraction: the part of the uniform distribution, in [0, 1].
+
+    Returns:
+        Probabilities that add up to 1, (T,).
+    """
     num_steps, history = state.losses.shape
     scale = jnp.sqrt(jnp.mean(jnp.square(state.losses), axis=1))
     total = jnp.sum(scale)

@@ -32,17 +32,37 @@ def inpaint(
     RePaint (Lugmayr et al. 2022, algorithm 1): each step down takes the known pixels
     from the noised image and the others from the sampler; every `jump` steps the chain
     goes back up by as many and comes down again, `resample` times in all, so that the
-    two parts come to agree; 1 is plain masking. Network calls: about T * resample. The
-    sampler starts afresh at every step, so a multistep solver has order 1 here.
-    Consumes `key`, one or (batch,) of them.
+    two parts come to agree. Network calls: about T * resample. The sampler starts
+    afresh at every step, so a multistep solver has order 1 here. Consumes `key`.
 
     Args:
+        key: one key, or (batch,) of them, one per image; or a seed.
+        denoise: as `samplers.sample` takes it.
+        schedule: the chain.
         image: (batch, *data) in [-1, 1]; where the mask is 0 it may hold anything.
         mask: 1 for known and 0 for unknown, of the shape of `image`, or with one
             channel, or without the batch axis.
+        sampler: the way down.
+        jump: steps between two ways back up, at least 1.
+        resample: how often each stretch is walked down; 1 is plain masking.
+
+    Returns:
+        Images, (batch, *data).
 
     Raises:
         ValueError: if the mask has another shape, or jump or resample is below 1.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.diffusion import editing, schedules
+        >>> schedule = schedules.make_schedule(schedules.linear_betas(100, end=0.2))
+        >>> def network(x, t):
+        ...     return jnp.zeros_like(x)
+        >>> image = jnp.full((2, 4, 4, 1), 0.5)
+        >>> mask = jnp.ones((4, 4, 1)).at[:, 2:].set(0)  # the right half is unknown
+        >>> filled = editing.inpaint(0, network, schedule, image, mask, resample=2)
+        >>> print(filled[0, 0, :2, 0])
+        [0.5 0.5]
     """
     if jump < 1 or resample < 1:
         raise ValueError(
@@ -54,13 +74,22 @@ def inpaint(
     moves = repaint_moves(schedule.num_steps, jump, resample)
     denoise, sampler, _ = prepared(denoise, schedule, sampler, image)
     key = threefry_key(key)
-    return _inpaint(key, denoise, schedule, sampler, image, mask, moves)
+    x: Array = _inpaint(key, denoise, schedule, sampler, image, mask, moves)
+    return x
 
 
 def repaint_moves(num_steps: int, jump: int, resample: int) -> np.ndarray:
-    """The walk of RePaint, (moves, 2): an index, and whether the move there goes up.
+    """The walk of RePaint (Lugmayr et al. 2022, algorithm 1).
 
     A move down makes the step at the index, a move up noises from it to the next.
+
+    Args:
+        num_steps: T.
+        jump: steps between two ways back up.
+        resample: how often each stretch is walked down.
+
+    Returns:
+        An index, and whether the move there goes up, int32, shape (moves, 2).
     """
     moves: list[tuple[int, bool]] = []
     for low in reversed(range(0, num_steps, jump)):
@@ -73,25 +102,36 @@ def repaint_moves(num_steps: int, jump: int, resample: int) -> np.ndarray:
 
 
 @jax.jit
-def _inpaint(key, denoise, schedule, sampler: Sampler, image, mask, moves) -> Array:
-    def down(key, x, i):
+def _inpaint(
+    key: Array,
+    denoise: Denoiser,
+    schedule: Schedule,
+    sampler: Sampler,
+    image: Array,
+    mask: Array,
+    moves: Array,
+) -> Array:
+    def down(key: Array, x: Array, i: Array) -> Array:
         state = sampler.init(schedule, x)
         state, _ = sampler.step(fold_in(key, 0), denoise, schedule, state, i)
         noise = draw_noise(fold_in(key, 1), image)
         # Below index 0 lies the clean image.
         noised = q_sample(schedule, image, jnp.maximum(i - 1, 0), noise)
         known = jnp.where(i == 0, image, noised)
-        return mask * known + (1 - mask) * state.x
+        both: Array = mask * known + (1 - mask) * state.x
+        return both
 
-    def up(key, x, i):
+    def up(key: Array, x: Array, i: Array) -> Array:
         return q_step(schedule, x, i, draw_noise(key, x))
 
-    def body(x, move):
+    def body(x: Array, move: tuple[Array, Array]) -> tuple[Array, None]:
         place, (i, upward) = move
-        return jax.lax.cond(upward != 0, up, down, fold_in(key, place), x, i), None
+        x = jax.lax.cond(upward != 0, up, down, fold_in(key, place), x, i)
+        return x, None
 
     x = draw_noise(fold_in(key, len(moves)), image)
-    return jax.lax.scan(body, x, (jnp.arange(len(moves)), moves))[0]
+    x, _ = jax.lax.scan(body, x, (jnp.arange(len(moves)), moves))
+    return x
 
 
 def _checked_mask(mask: Array, image: Array) -> Array:

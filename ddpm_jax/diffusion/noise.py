@@ -6,7 +6,7 @@ under `jax.vmap`, rbg draws with the first key for all, and unsafe_rbg also spli
 folds with it. So keys of either are turned into threefry2x32's before any use.
 """
 
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,17 @@ def threefry_key(key: Key) -> Array:
     `jax.random.key(seed)` and an old `jax.random.PRNGKey(seed)` name the same one under
     every generator, whatever `jax_default_prng_impl` says; a seed itself is one too.
 
+    Args:
+        key: a key, an array of keys (batch,), raw words (batch, 2) or (batch, 4), or a
+            seed, a whole number of 64 bits.
+
+    Returns:
+        The typed key, (), or keys, (batch,).
+
     Raises:
         ValueError: if it is a key of none of them, and no seed.
     """
-    words: Any = key
+    words = key
     if not hasattr(words, "dtype"):
         if not isinstance(words, int) or not -(2**63) <= words < 2**63:
             raise ValueError(
@@ -33,6 +40,7 @@ def threefry_key(key: Key) -> Array:
                 f"bits; got {words!r}"
             )
         return jax.random.key(words, impl=THREEFRY)
+    words = cast(Array, words)  # or NumPy's
     if jnp.issubdtype(words.dtype, jax.dtypes.prng_key):
         if str(jax.random.key_impl(words)) == THREEFRY:
             return words
@@ -46,20 +54,28 @@ def threefry_key(key: Key) -> Array:
             f"or unsafe_rbg; got {words.dtype} of shape {words.shape}"
         )
     first, second = words[..., :2], words[..., 2:]
-    typed = jax.random.wrap_key_data(first, impl=THREEFRY)
+    typed: Array = jax.random.wrap_key_data(first, impl=THREEFRY)
     if not second.shape[-1]:
         return typed
     # A seed fills both halves alike; where they differ, each must count.
     fold = jnp.vectorize(jax.random.fold_in)
     mixed = fold(fold(typed, second[..., 0]), second[..., 1])
-    return jnp.where(jnp.all(first == second, axis=-1), typed, mixed)
+    chosen: Array = jnp.where(jnp.all(first == second, axis=-1), typed, mixed)
+    return chosen
 
 
 def draw_noise(key: Key, like: Array | jax.ShapeDtypeStruct) -> Array:
-    """Standard normal noise of the shape and dtype of `like`, (batch, *data).
+    """Standard normal noise of the shape and dtype of `like`.
+
+    Args:
+        key: one key, which is consumed, or keys (batch,), one per example.
+        like: (batch, *data); its values are not read.
+
+    Returns:
+        The noise, (batch, *data).
 
     Raises:
-        ValueError: unless there is one key, which is consumed, or (batch,) of them.
+        ValueError: unless there is one key, or (batch,) of them.
     """
     key = threefry_key(key)
     if key.shape not in ((), like.shape[:1]):
@@ -74,7 +90,18 @@ def draw_noise(key: Key, like: Array | jax.ShapeDtypeStruct) -> Array:
 
 
 def fold_in(key: Key, data: jax.typing.ArrayLike) -> Array:
-    """`jax.random.fold_in` for one key or an array of them, all with the same data."""
+    """`jax.random.fold_in` for one key or an array of them, all with the same data.
+
+    Args:
+        key: a key or a seed, or keys (batch,).
+        data: a whole number of 32 bits, ().
+
+    Returns:
+        The new key, (), or keys, (batch,).
+
+    Raises:
+        ValueError: as `threefry_key`.
+    """
     key = threefry_key(key)
     if key.ndim == 0:
         return jax.random.fold_in(key, data)

@@ -32,22 +32,51 @@ from .spacing import spaced_timesteps as spaced_timesteps
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Schedule:
-    """Every coefficient that q and p read: one table of shape (T,) each, a pytree."""
+    """Every coefficient that q and p read: one table of shape (T,) each, a pytree.
+
+    Tables are float32 (float64 under x64), and entry t belongs to step t, counted
+    from 0. Equations are those of Ho et al. 2020. `make_schedule` makes one.
+
+    Attributes:
+        betas: beta_t, in (0, 1], shape (T,) as all of them.
+        alphas_cumprod: alpha_bar_t = prod_{s <= t} (1 - beta_s).
+        alphas_cumprod_prev: alpha_bar_{t-1}; 1 at t = 0.
+        sqrt_alphas_cumprod: signal scale of x_t (eq. 4).
+        sqrt_one_minus_alphas_cumprod: noise scale of x_t (eq. 4).
+        log_one_minus_alphas_cumprod: log variance of q(x_t | x_0).
+        sqrt_recip_alphas_cumprod: 1 / signal scale; inf at zero SNR.
+        sqrt_recipm1_alphas_cumprod: noise scale / signal scale; inf at zero SNR.
+        posterior_variance: beta~_t (eq. 7); 0 at t = 0.
+        posterior_log_variance_clipped: its log, entry 0 replaced by entry 1.
+        posterior_mean_coef1: weight of x_0 in the mean of eq. 7.
+        posterior_mean_coef2: weight of x_t in it.
+        log_betas_clipped: log beta_t, entry 0 replaced by log beta~_1.
+        timesteps: the step that the network is told at each index, int32; float where
+            a chain visits positions between two steps.
+
+    Examples:
+        >>> from ddpm_jax.diffusion.schedules import linear_betas, make_schedule
+        >>> schedule = make_schedule(linear_betas(1000))
+        >>> schedule.num_steps, schedule.alphas_cumprod.shape
+        (1000, (1000,))
+        >>> print(schedule.alphas_cumprod[::333].round(4))
+        [0.9999 0.3186 0.011  0.    ]
+    """
 
     betas: Array
-    alphas_cumprod: Array  # alpha_bar_t = prod_{s <= t} (1 - beta_s)
-    alphas_cumprod_prev: Array  # alpha_bar_{t-1}; 1 at t = 0
-    sqrt_alphas_cumprod: Array  # signal scale of x_t, eq. 4
-    sqrt_one_minus_alphas_cumprod: Array  # noise scale of x_t, eq. 4
-    log_one_minus_alphas_cumprod: Array  # log variance of q(x_t | x_0)
-    sqrt_recip_alphas_cumprod: Array  # 1 / signal scale; inf at zero SNR
-    sqrt_recipm1_alphas_cumprod: Array  # noise scale / signal scale
-    posterior_variance: Array  # beta~_t, eq. 7; 0 at t = 0
-    posterior_log_variance_clipped: Array  # its log, entry 0 replaced by entry 1
-    posterior_mean_coef1: Array  # weight of x_0 in the mean of eq. 7
-    posterior_mean_coef2: Array  # weight of x_t in it
-    log_betas_clipped: Array  # log beta_t, entry 0 replaced by log beta~_1
-    timesteps: Array  # int32: the step that the network is told at each index
+    alphas_cumprod: Array
+    alphas_cumprod_prev: Array
+    sqrt_alphas_cumprod: Array
+    sqrt_one_minus_alphas_cumprod: Array
+    log_one_minus_alphas_cumprod: Array
+    sqrt_recip_alphas_cumprod: Array
+    sqrt_recipm1_alphas_cumprod: Array
+    posterior_variance: Array
+    posterior_log_variance_clipped: Array
+    posterior_mean_coef1: Array
+    posterior_mean_coef2: Array
+    log_betas_clipped: Array
+    timesteps: Array
 
     @property
     def num_steps(self) -> int:
@@ -55,18 +84,35 @@ class Schedule:
         return self.betas.shape[0]
 
     def beta(self, t: Array) -> Array:
-        """beta_t, of the shape of t; NaN at a traced step outside 0..T-1."""
+        """beta_t of the forward process (Ho et al. 2020, eq. 2).
+
+        Args:
+            t: steps in 0..T-1, integers of any shape.
+
+        Returns:
+            The betas, of the shape of t; NaN at a traced step outside 0..T-1.
+
+        Raises:
+            ValueError: as `lookup`.
+        """
         return lookup(self.betas, t)
 
 
 def lookup(table: Array, t: Array) -> Array:
-    """table[t], a float table (T,) at integers t of any shape, never silently wrong.
+    """table[t], never silently wrong.
 
     Plain indexing returns the last entry for t = -1 and for t >= T.
 
+    Args:
+        table: floats of shape (T,).
+        t: integers of any shape.
+
+    Returns:
+        The entries, of the shape of t; NaN at a traced step outside 0..T-1.
+
     Raises:
         ValueError: if t is not of integers, or a concrete (not traced) one lies outside
-            0..T-1. A traced one gives NaN there.
+            0..T-1.
     """
     t = np.asarray(t) if isinstance(t, (list, tuple)) else t
     steps, last = concrete(t), table.shape[0] - 1
@@ -80,7 +126,15 @@ def lookup(table: Array, t: Array) -> Array:
 
 
 def at(table: Array, t: Array, like: Array) -> Array:
-    """table[t] (see `lookup`) for a scalar t or (batch,), to broadcast against `like`.
+    """table[t] (see `lookup`), to broadcast against `like`.
+
+    Args:
+        table: floats of shape (T,).
+        t: integers, () or (batch,).
+        like: (batch, *data).
+
+    Returns:
+        The entries, () or (batch, 1, ..., 1) with the axes of `like`.
 
     Raises:
         ValueError: as `lookup`, and if t has more axes.
@@ -92,18 +146,41 @@ def at(table: Array, t: Array, like: Array) -> Array:
 
 
 def per_example(values: Array, x: Array) -> Array:
-    """A scalar as it is, (batch,) values as (batch, 1, ..., 1) with the axes of x."""
+    """A value for each example, to broadcast against a batch.
+
+    Args:
+        values: () or (batch,).
+        x: (batch, *data).
+
+    Returns:
+        () as it is, or (batch, 1, ..., 1) with the axes of x.
+    """
     extra = x.ndim - values.ndim if values.ndim else 0
     return values.reshape(values.shape + (1,) * extra)
 
 
 def concrete(value: ArrayLike) -> np.ndarray | None:
-    """The value as NumPy has it, to be checked; None if it is traced."""
+    """The value as NumPy has it, to be checked.
+
+    Args:
+        value: an array of any shape, or a number.
+
+    Returns:
+        The same of the same shape, or None if it is traced.
+    """
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
 
 def check_signal(schedule: Schedule, reason: str) -> None:
-    """Raises ValueError with the reason if a concrete chain has zero terminal SNR."""
+    """Refuses a concrete chain with zero terminal SNR (Lin et al. 2023).
+
+    Args:
+        schedule: the chain; a traced one passes.
+        reason: how the error begins.
+
+    Raises:
+        ValueError: with the reason, if alpha_bar is 0 at the last step.
+    """
     table = concrete(schedule.alphas_cumprod)
     if table is not None and table[-1] == 0:
         last = schedule.num_steps - 1
@@ -121,11 +198,25 @@ def make_schedule(
 
     Args:
         betas: shape (T,), each in (0, 1); the last one may be 1 (zero terminal SNR).
-        timesteps: strictly ascending integers in 0..T-1; None keeps all.
+        timesteps: strictly ascending integers in 0..T-1, shape (S,); None keeps all.
+
+    Returns:
+        The schedule, of tables of shape (T,), or (S,) where it is respaced.
 
     Raises:
         ValueError: if betas or timesteps are not as said, or are too small or too
             large for the tables to be finite.
+
+    Examples:
+        >>> from ddpm_jax.diffusion import schedules
+        >>> betas = schedules.linear_betas(1000)
+        >>> kept = schedules.spaced_timesteps(1000, 4, spacing="trailing")
+        >>> short = schedules.make_schedule(betas, timesteps=kept)
+        >>> short.num_steps, short.timesteps.tolist()
+        (4, [249, 499, 749, 999])
+        >>> whole = schedules.make_schedule(betas)
+        >>> bool((short.alphas_cumprod == whole.alphas_cumprod[kept]).all())
+        True
     """
     betas = checked_betas(betas)
     kept = np.arange(len(betas))

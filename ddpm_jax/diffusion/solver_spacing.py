@@ -30,15 +30,26 @@ def log_snr_positions(
 ) -> np.ndarray:
     """`count` positions even in lambda = log(alpha / sigma), both ends included.
 
-    Ascending, float64, from 0 to T - 1 or the cut (Lu et al. 2022a); the last alone if
-    count is 1.
+    Lu et al. 2022a: from 0 to T - 1 or the cut; the last alone if count is
+    1.
 
     Args:
+        betas: shape (T,), each in (0, 1).
+        count: how many.
         lambda_min: where the chain is cut; -inf is no cut.
+
+    Returns:
+        Positions in 0..T-1, float64, ascending, shape (count,).
 
     Raises:
         ValueError: if count < 1, lambda_min is not below the lambda of step 0, or the
             chain has zero terminal SNR.
+
+    Examples:
+        >>> from ddpm_jax.diffusion import schedules, solver_spacing
+        >>> betas = schedules.linear_betas(1000)
+        >>> print(solver_spacing.log_snr_positions(betas, 5).round(1))
+        [  0.   30.1 302.3 721.6 999. ]
     """
     log_alpha, low, high = _range(betas, count, lambda_min)
     return _positions(log_alpha, np.linspace(low, high, count)[::-1])
@@ -55,13 +66,30 @@ def karras_positions(
 ) -> np.ndarray:
     """`count` positions even in sigma^(1/rho), sigma = sqrt(1 - alpha_bar) / alpha.
 
-    Karras et al. 2022, eq. 5, ascending, float64. Sigmas beyond those of the chain, or
-    its cut at exp(-lambda_min), are set to its ends: with the paper's own 0.002 and 80,
-    a chain of linear betas starts at 0.01 and ends at 80, below its last step (157).
+    Karras et al. 2022, eq. 5. Sigmas beyond those of the chain, or its cut at
+    exp(-lambda_min), are set to its ends: with the paper's own 0.002 and 80, a chain of
+    linear betas starts at 0.01 and ends at 80, below its last step (157).
+
+    Args:
+        betas: shape (T,), each in (0, 1).
+        count: how many.
+        rho: the larger, the more of them lie at small sigmas; the paper's is 7.
+        sigma_min: the smallest sigma; 0 is the chain's.
+        sigma_max: the largest; inf is the chain's.
+        lambda_min: where the chain is cut, in log(alpha / sigma); -inf is no cut.
+
+    Returns:
+        Positions in 0..T-1, float64, ascending, shape (count,).
 
     Raises:
         ValueError: as `log_snr_positions`, and if rho or the range of sigma is not
             positive.
+
+    Examples:
+        >>> from ddpm_jax.diffusion import schedules, solver_spacing
+        >>> betas = schedules.linear_betas(1000)
+        >>> print(solver_spacing.karras_positions(betas, 5).round(1))
+        [  0.  141.8 593.  843.4 999. ]
     """
     log_alpha, lowest, highest = _range(betas, count, lambda_min)
     low, high = max(sigma_min, np.exp(-highest)), min(sigma_max, np.exp(-lowest))
@@ -77,7 +105,7 @@ def karras_positions(
 def heun_positions(
     betas: np.ndarray, count: int, *, lambda_min: float = HEUN_LAMBDA_MIN
 ) -> np.ndarray:
-    """`count` positions for Heun's method with few steps, ascending, float64.
+    """`count` positions for Heun's method with few steps.
 
     Even in (sigma / (sigma + 6))^(3/5) from sigma at the cut to 0, clean data, where
     the last step ends; none lies below position 0. Karras et al.'s own spacing is made
@@ -86,6 +114,14 @@ def heun_positions(
     this package's, found by search over normal data of standard deviation 0.25 to 1.5
     on linear and cosine chains: on all of them, from 15 network calls on, the error is
     below that of DDIM with as many (`benchmarks/solvers.py`).
+
+    Args:
+        betas: shape (T,), each in (0, 1).
+        count: how many.
+        lambda_min: where the chain is cut, in log(alpha / sigma); -inf is no cut.
+
+    Returns:
+        Positions in 0..T-1, float64, ascending, shape (count,).
 
     Raises:
         ValueError: as `log_snr_positions`.
@@ -99,27 +135,63 @@ def heun_positions(
 
 
 def log_snr_timesteps(betas: np.ndarray, count: int) -> np.ndarray:
-    """The `count` distinct steps of the chain nearest to `log_snr_positions`, int64.
+    """The distinct steps of the chain nearest to `log_snr_positions` (Lu et al. 2022a).
 
-    For `make_schedule(betas, timesteps=...)`. Raises ValueError as that function, and
-    if count > T.
+    Args:
+        betas: shape (T,), each in (0, 1).
+        count: how many, in 1..T.
+
+    Returns:
+        Steps for `make_schedule(betas, timesteps=...)`, int64, ascending, shape
+        (count,).
+
+    Raises:
+        ValueError: as `log_snr_positions`, and if count > T.
     """
     return _distinct(log_snr_positions(betas, count), len(betas))
 
 
 def karras_timesteps(betas: np.ndarray, count: int, *, rho: float = 7.0) -> np.ndarray:
-    """The steps nearest to `karras_positions`; otherwise as `log_snr_timesteps`."""
+    """The distinct steps nearest to `karras_positions` (Karras et al. 2022, eq. 5).
+
+    Args:
+        betas: shape (T,), each in (0, 1).
+        count: how many, in 1..T.
+        rho: as for `karras_positions`.
+
+    Returns:
+        Steps for `make_schedule(betas, timesteps=...)`, int64, ascending, shape
+        (count,).
+
+    Raises:
+        ValueError: as `karras_positions`, and if count > T.
+    """
     return _distinct(karras_positions(betas, count, rho=rho), len(betas))
 
 
 def interpolated_schedule(betas: np.ndarray, positions: np.ndarray) -> Schedule:
     """The chain of `betas` respaced to real positions; its timesteps are floats.
 
+    log alpha is interpolated linearly between two steps, as the code of DPM-Solver (Lu
+    et al. 2022a) does.
+
     Args:
-        positions: strictly ascending numbers in 0..T-1.
+        betas: shape (T,), each in (0, 1).
+        positions: strictly ascending numbers in 0..T-1, shape (S,).
+
+    Returns:
+        The schedule, of tables of shape (S,).
 
     Raises:
         ValueError: if they are not, or the chain has zero terminal SNR.
+
+    Examples:
+        >>> from ddpm_jax.diffusion import schedules, solver_spacing
+        >>> betas = schedules.linear_betas(1000)
+        >>> positions = solver_spacing.log_snr_positions(betas, 10)
+        >>> schedule = solver_spacing.interpolated_schedule(betas, positions)
+        >>> schedule.num_steps, schedule.timesteps.dtype
+        (10, dtype('float32'))
     """
     positions, log_alpha = np.asarray(positions, np.float64), _log_alpha(betas)
     last = len(log_alpha) - 1
@@ -167,7 +239,8 @@ def _positions(log_alpha: np.ndarray, lambdas: np.ndarray) -> np.ndarray:
     """Where the interpolated log alpha has these log-SNRs."""
     wanted = -0.5 * np.logaddexp(0, -2 * lambdas)
     steps = np.arange(len(log_alpha), dtype=np.float64)
-    return np.interp(-wanted, -log_alpha, steps)
+    positions: np.ndarray = np.interp(-wanted, -log_alpha, steps)
+    return positions
 
 
 def _distinct(positions: np.ndarray, num_steps: int) -> np.ndarray:

@@ -4,9 +4,11 @@ import numpy as np
 
 
 def spaced_timesteps(num_steps: int, count: int, *, spacing: str) -> np.ndarray:
-    """`count` steps out of 0..num_steps-1, strictly ascending, int64.
+    """`count` steps out of 0..num_steps-1, for `make_schedule(betas, timesteps=...)`.
 
     Args:
+        num_steps: T.
+        count: how many steps, in 1..T.
         spacing: how the steps lie:
             "uniform": evenly with both ends, rounded (Improved DDPM's "N");
             "ddim": an integer stride from 0 (Improved DDPM's "ddimN"); the last step
@@ -18,9 +20,19 @@ def spaced_timesteps(num_steps: int, count: int, *, spacing: str) -> np.ndarray:
                 multiples of num_steps // count from 0; steps back from the last one;
                 evenly with both ends. (Lin et al. 2023, table 2.)
 
+    Returns:
+        The steps, int64, strictly ascending, shape (count,).
+
     Raises:
         ValueError: if count is not in 1..num_steps, the spacing has no such count, or
             its name is unknown.
+
+    Examples:
+        >>> from ddpm_jax.diffusion.schedules import spaced_timesteps
+        >>> spaced_timesteps(1000, 5, spacing="uniform")
+        array([  0, 250, 500, 749, 999])
+        >>> spaced_timesteps(1000, 5, spacing="trailing")
+        array([199, 399, 599, 799, 999])
     """
     if not 1 <= count <= num_steps:
         raise ValueError(

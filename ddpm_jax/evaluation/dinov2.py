@@ -31,7 +31,7 @@ _PRODUCTS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "m
 
 
 class DinoV2(nn.Module):
-    """The vision transformer; the defaults are ViT-L/14.
+    """The vision transformer (Oquab et al. 2024); the defaults are ViT-L/14.
 
     Attributes:
         features: of a token.
@@ -149,7 +149,17 @@ def network(
     checksum: str | None = None,
     published: bool = False,
 ) -> FeatureNetwork:
-    """The network with weights of DINOv2's layout, as arrays by key.
+    """The network (Oquab et al. 2024) with weights of DINOv2's layout.
+
+    Args:
+        tensors: arrays by key, of the shapes that `DinoV2.shapes` lists.
+        vit: what they are of; None is ViT-L/14.
+        name: for tables and files.
+        checksum: SHA-256 of the file that they are from; None = not known.
+        published: whether that is the file that everybody's numbers are made with.
+
+    Returns:
+        Images (n, h, w, 3) uint8 -> features (n, d).
 
     Raises:
         ValueError: if the tensors are not the network's.
@@ -216,10 +226,18 @@ def _affine(
 
 
 def positions(embeddings: np.ndarray, grid: int, side: int) -> np.ndarray:
-    """The embeddings of a grid's tokens for another: (1, 1 + grid^2, d) -> side^2.
+    """The embeddings of a grid's tokens for another.
 
-    As DINOv2's code: PyTorch's bicubic (Keys' kernel with a = -3/4, edges repeated, not
-    antialiased) by the factor (side + 0.1) / grid.
+    As DINOv2's code (Oquab et al. 2024): PyTorch's bicubic (Keys' kernel with a = -3/4,
+    edges repeated, not antialiased) by the factor (side + 0.1) / grid.
+
+    Args:
+        embeddings: of the class token and a grid's, (1, 1 + grid * grid, d).
+        grid: tokens on its side.
+        side: tokens on the side of the other.
+
+    Returns:
+        (1, 1 + side * side, d).
     """
     if side == grid:
         return embeddings

@@ -40,9 +40,13 @@ class Compared(NamedTuple):
 def find_compared(data: DataConfig) -> Compared:
     """The features that suit the images: of the set's classifier, or Inception's.
 
+    Args:
+        data: the config's section.
+
     Raises:
-        ValueError, OSError, ImportError: if they are not on this machine (nothing is
-            downloaded), or if its compiler computes wrongly.
+        FileNotFoundError: if they are not on this machine; nothing is downloaded.
+        ValueError: if the compiler computes wrongly, or weights are damaged.
+        ImportError: if the library that reads them is not installed.
     """
     check_compiler()
     protocol = PROTOCOLS[usual((data.image_size, data.image_size, data.channels))]

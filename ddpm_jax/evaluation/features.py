@@ -137,7 +137,14 @@ def extract(
 
 
 def collect(parts: Iterable[Features]) -> Features:
-    """All features of an iterator in one array a tap, as metrics of neighbours need."""
+    """All features of an iterator in one array a tap, as metrics of neighbours need.
+
+    Args:
+        parts: what `extract` yields: by tap, (b, d) each.
+
+    Returns:
+        By tap, (n, d).
+    """
     held = list(parts)
     return {tap: np.concatenate([part[tap] for part in held]) for tap in held[0]}
 

@@ -11,10 +11,15 @@ from ddpm_jax.evaluation.rows import as_rows, blocks, check_dimensions
 
 
 class Extrapolation(NamedTuple):
-    """A distance as it would be with infinitely many samples."""
+    """A distance as it would be with infinitely many samples (Chong & Forsyth 2020).
+
+    Attributes:
+        value: the distance, in squared units of the features.
+        error: its standard error: of the fit, and of the samples' number.
+    """
 
     value: float
-    error: float  # standard error: of the fit, and of the samples' number
+    error: float
 
 
 def frechet_distance(
@@ -22,14 +27,29 @@ def frechet_distance(
 ) -> float:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1^(1/2) C2 C1^(1/2))^(1/2)).
 
-    Exact for covariances of any rank: nothing is added to their diagonals.
+    FID: Heusel et al. 2017 (Dowson & Landau 1982). Exact for covariances of any rank:
+    nothing is added to their diagonals.
 
     Args:
-        mean1, mean2: (d,).
-        cov1, cov2: (d, d), symmetric.
+        mean1: (d,).
+        cov1: (d, d), symmetric.
+        mean2: (d,).
+        cov2: (d, d), symmetric.
+
+    Returns:
+        The distance, at least 0, in squared units of the features.
 
     Raises:
         ValueError: if shapes differ, or anything is not finite or not symmetric.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ddpm_jax.evaluation.frechet import frechet_distance
+        >>> cov = np.eye(2)
+        >>> round(frechet_distance([0.0, 0.0], cov, [3.0, 4.0], cov), 6)
+        25.0
+        >>> round(frechet_distance([0.0, 0.0], cov, [0.0, 0.0], 4 * cov), 6)
+        2.0
     """
     first, second = _gaussian(mean1, cov1), _gaussian(mean2, cov2)
     check_dimensions(len(first[0]), len(second[0]), ("one Gaussian", "the other"))
@@ -58,9 +78,13 @@ def frechet_infinity(
     Args:
         features: (n, d) of the samples, n >= 2 `points`; the line is straight where n
             is well above d.
-        mean, cov: of the reference, (d,) and (d, d).
+        mean: of the reference, (d,).
+        cov: of the reference, (d, d).
         points: subsets, at least 3.
         seed: of the subsets.
+
+    Returns:
+        The distance and its standard error.
 
     Raises:
         ValueError: as for `frechet_distance`, and for fewer samples.
@@ -92,11 +116,20 @@ def frechet_infinity(
 def frechet_error(features: ArrayLike, mean: ArrayLike, cov: ArrayLike) -> float:
     """The standard error of the distance of so many samples to a reference.
 
-    By the delta method: one sample x moves the distance by 2 (m1 - m2).z + z^T (I - T)
-    z with z = x - m1, where T is the optimal transport map between the Gaussians. Where
-    both are nearly the same it is too large, not too small.
+    This package's, by the delta method: one sample x moves the distance by 2 (m1 -
+    m2).z + z^T (I - T) z with z = x - m1, where T is the optimal transport map between
+    the Gaussians. Where both are nearly the same it is too large, not too small.
 
-    Args and errors: as `frechet_infinity`, for 2 samples and more.
+    Args:
+        features: (n, d) of the samples, n at least 2.
+        mean: of the reference, (d,).
+        cov: of the reference, (d, d).
+
+    Returns:
+        The error, in the units of the distance.
+
+    Raises:
+        ValueError: as for `frechet_distance`, and for fewer samples.
     """
     rows, (centre, spread) = as_rows(features), _gaussian(mean, cov)
     check_dimensions(rows.shape[1], len(centre))
@@ -113,9 +146,15 @@ def frechet_error(features: ArrayLike, mean: ArrayLike, cov: ArrayLike) -> float
 
 
 def factor(cov: np.ndarray) -> np.ndarray:
-    """A matrix F of (d, rank) with F F^T = cov.
+    """A matrix F with F F^T = cov.
 
     Eigenvalues below the rounding of the largest are 0: their roots would not be.
+
+    Args:
+        cov: (d, d), symmetric.
+
+    Returns:
+        F, (d, k), k being the rank.
     """
     values, vectors = np.linalg.eigh((cov + cov.T) / 2)
     rounding = len(values) * np.finfo(np.float64).eps * np.abs(values).max()
@@ -153,7 +192,15 @@ def _gaussian(mean: ArrayLike, cov: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_gaussian(mean: np.ndarray, cov: np.ndarray) -> None:
-    """Raises ValueError unless they are a mean and a covariance of one dimension."""
+    """Refuses what is no mean and covariance of one dimension.
+
+    Args:
+        mean: (d,).
+        cov: (d, d).
+
+    Raises:
+        ValueError: if shapes differ, or anything is not finite or not symmetric.
+    """
     if mean.ndim != 1 or not mean.size or cov.shape != 2 * mean.shape:
         raise ValueError(
             "a mean and a covariance must have the shapes (d,) and (d, d); got "

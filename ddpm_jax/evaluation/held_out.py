@@ -65,10 +65,17 @@ def read_held_out(data: DataConfig, num: int) -> tuple[ImageArrays | None, str]:
 
 
 def levels_of(num_steps: int, count: int) -> np.ndarray:
-    """The steps in the middle of `count` equal parts of a chain, ascending.
+    """The steps in the middle of `count` equal parts of a chain.
 
     The mean over them stands for the mean over all steps, which training minimises. Of
     a chain with fewer steps all are taken.
+
+    Args:
+        num_steps: T.
+        count: how many.
+
+    Returns:
+        Steps in 0..T-1, ascending, (levels,).
     """
     count = min(count, num_steps)
     return (2 * np.arange(count) + 1) * num_steps // (2 * count)
@@ -113,7 +120,18 @@ def losses(
     batch_size: int = 128,
     devices: Sequence[jax.Device] | None = None,
 ) -> np.ndarray:
-    """The loss of each image at each step, (n, levels) float64; as `held_out_loss`."""
+    """The loss of each image at each step; as `held_out_loss`.
+
+    Args:
+        model: what is measured.
+        data: images (n, h, w, c), with labels where the model has classes.
+        t: (levels,) steps of the model's chain.
+        batch_size: as for `held_out_loss`.
+        devices: as for `held_out_loss`.
+
+    Returns:
+        (n, levels) float64.
+    """
     own = list(jax.local_devices() if devices is None else devices)
     mesh = make_mesh(own)
     divided = NamedSharding(mesh, PartitionSpec(BATCH_AXES))

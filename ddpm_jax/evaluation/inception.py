@@ -71,7 +71,16 @@ def network(
     checksum: str | None = None,
     published: bool = False,
 ) -> FeatureNetwork:
-    """The network with weights of the layout of pytorch-fid, as arrays by key.
+    """The network (Szegedy et al. 2016) with weights of the layout of pytorch-fid.
+
+    Args:
+        tensors: arrays by key, of the shapes that `shapes` lists.
+        resize: as for `load`.
+        checksum: SHA-256 of the file that they are from; None = not known.
+        published: whether that is the file that everybody's numbers are made with.
+
+    Returns:
+        Images (n, h, w, 3) uint8 -> features (n, d) by tap.
 
     Raises:
         ValueError: if there is no such resize, or if the tensors are not the network's.

@@ -44,14 +44,23 @@ class Gaussian(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What is known of the features of a set of images, by tap."""
+    """What is known of the features of a set of images, by tap.
 
-    num: int  # images
+    Attributes:
+        num: images.
+        gaussians: the mean and covariance of each tap.
+        features: (num, d), only of taps that a metric needs whole.
+        images: themselves.
+        trained: of a reference, whether the model was trained on it.
+        held_out: of a reference, images of the same set that it was not trained on.
+        chosen: of a reference, whether its images were chosen, and none is to be left
+            out.
+    """
+
+    num: int
     gaussians: Mapping[str, Gaussian]
-    features: Mapping[str, np.ndarray]  # only of taps that a metric needs whole
-    images: ImageSet | None = None  # themselves
-    # Of a reference: whether the model was trained on it; images of the same set that
-    # it was not trained on; whether its images were chosen, and none is to be left out.
+    features: Mapping[str, np.ndarray]
+    images: ImageSet | None = None
     trained: bool = False
     held_out: ImageSet | None = None
     chosen: bool = False
@@ -259,7 +268,11 @@ def check_possible(
 ) -> None:
     """Holds that metrics can be told from a reference, before samples are drawn.
 
-    Args: as `measure`.
+    Args:
+        reference: as for `measure`.
+        protocol: as for `measure`.
+        names: as for `measure`.
+        optional: as for `measure`.
 
     Raises:
         ValueError: if one that is not optional cannot.

@@ -12,29 +12,52 @@ from ddpm_jax.evaluation.rows import BLOCK, as_rows, blocks, check_dimensions
 
 
 class Moments(NamedTuple):
-    """What FID needs of a set of features; sets are joined by `merge`."""
+    """What FID needs of a set of features; sets are joined by `merge`.
 
-    count: int  # type: ignore[assignment]  # of images; a tuple's own has no use here
-    mean: np.ndarray  # (d,)
-    scatter: np.ndarray  # (d, d), the sum of (x - mean) (x - mean)^T
+    Attributes:
+        count: of images.
+        mean: (d,) float64.
+        scatter: the sum of (x - mean) (x - mean)^T, (d, d) float64.
+    """
+
+    count: int  # type: ignore[assignment]  # a tuple's own has no use here
+    mean: np.ndarray
+    scatter: np.ndarray
 
 
 def empty(dimension: int) -> Moments:
-    """Of no features."""
+    """The moments of no features.
+
+    Args:
+        dimension: d.
+    """
     return Moments(0, np.zeros(dimension), np.zeros((dimension, dimension)))
 
 
 def moments(features: ArrayLike) -> Moments:
-    """Of an array of (n, d), n >= 1.
+    """The moments of features.
+
+    Args:
+        features: (n, d), n >= 1.
 
     Raises:
         ValueError: if it has another rank, no rows, or NaN.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ddpm_jax.evaluation.moments import covariance, moments
+        >>> found = moments(np.array([[0.0, 1.0], [2.0, 5.0]]))
+        >>> found.count, found.mean.tolist(), covariance(found).tolist()
+        (2, [1.0, 3.0], [[2.0, 4.0], [4.0, 8.0]])
     """
     return moments_of([features])
 
 
 def moments_of(batches: Iterable[ArrayLike]) -> Moments:
-    """Of features that come in batches of (n, d), of any sizes and types.
+    """The moments of features that come in batches.
+
+    Args:
+        batches: (n, d) each, of any sizes and types.
 
     Raises:
         ValueError: if there are none, or a batch has another rank, dimension, or NaN.
@@ -51,7 +74,11 @@ def moments_of(batches: Iterable[ArrayLike]) -> Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """Of the two sets together (Chan, Golub & LeVeque 1979, pairwise update).
+    """The moments of two sets together (Chan, Golub & LeVeque 1979, pairwise update).
+
+    Args:
+        a: of one set.
+        b: of the other.
 
     Raises:
         ValueError: if their dimensions differ.
@@ -68,7 +95,14 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def covariance(moments: Moments, ddof: int = 1) -> np.ndarray:
-    """(d, d); divided by n - ddof, which is n - 1 in every public FID.
+    """The covariance; divided by n - ddof, which is n - 1 in every public FID.
+
+    Args:
+        moments: of n features.
+        ddof: what is taken from their number.
+
+    Returns:
+        (d, d) float64.
 
     Raises:
         ValueError: if there are fewer than 2 images.

@@ -16,17 +16,27 @@ _MOST = 2**24  # distances at once
 
 
 class PrecisionRecall(NamedTuple):
-    """Shares in 0..1."""
+    """Shares in 0..1 (Kynkäänniemi et al. 2019).
 
-    precision: float  # of samples that are like some real image
-    recall: float  # of real images that some sample is like
+    Attributes:
+        precision: of samples that are like some real image.
+        recall: of real images that some sample is like.
+    """
+
+    precision: float
+    recall: float
 
 
 class DensityCoverage(NamedTuple):
-    """As precision and recall, but less moved by outliers among the real images."""
+    """As precision and recall, but less moved by outliers (Naeem et al. 2020).
 
-    density: float  # 1 for equal distributions; can be more
-    coverage: float  # a share, near 1 for equal distributions
+    Attributes:
+        density: 1 for equal distributions; can be more.
+        coverage: a share, near 1 for equal distributions.
+    """
+
+    density: float
+    coverage: float
 
 
 def precision_recall(
@@ -38,12 +48,25 @@ def precision_recall(
     to that member's k-th nearest other member.
 
     Args:
-        samples, real: (n, d) and (m, d).
+        samples: (n, d).
+        real: (m, d).
         neighbours: k.
+
+    Returns:
+        Both shares.
 
     Raises:
         ValueError: if a set has no more than k images, ranks or dimensions differ, or
             for NaN.
+
+    Examples:
+        >>> import numpy as np
+        >>> from ddpm_jax.evaluation.neighbours import precision_recall
+        >>> real = np.random.default_rng(0).normal(size=(500, 2))
+        >>> precision_recall(0.3 * real, real).precision > 0.95
+        True
+        >>> precision_recall(0.3 * real, real).recall < 0.6
+        True
     """
     a, b = as_pair(samples, real, ("samples", "real images"))
     of_samples, of_real = _radii(a, neighbours), _radii(b, neighbours)
@@ -59,7 +82,16 @@ def density_coverage(
 ) -> DensityCoverage:
     """Density and coverage (Naeem et al. 2020), both of balls around real images.
 
-    Args and errors: as `precision_recall`.
+    Args:
+        samples: (n, d).
+        real: (m, d).
+        neighbours: k: a ball reaches to the k-th nearest other real image.
+
+    Returns:
+        Both.
+
+    Raises:
+        ValueError: as `precision_recall`.
     """
     a, b = as_pair(samples, real, ("samples", "real images"))
     radii = _radii(b, neighbours)
@@ -75,12 +107,18 @@ def memorisation(
 ) -> float:
     """How near samples lie to the training set, over how near unseen images do.
 
-    The ratio of the medians of the distances to the nearest training image. Much below
-    1 samples are copies, or blurred; above 1 they are unlike any image.
+    The ratio of the medians of the distances to the nearest training image, this
+    package's own. Much below 1 samples are copies, or blurred; above 1 they are unlike
+    any image.
 
     Args:
-        samples, train, held_out: (n, d) each; without held-out images the training
-            images themselves, each to the nearest other one.
+        samples: (n, d).
+        train: (m, d).
+        held_out: (k, d); without them the training images themselves, each to the
+            nearest other one.
+
+    Returns:
+        The ratio.
 
     Raises:
         ValueError: if there are fewer than 2 of any, ranks or dimensions differ, for
@@ -101,13 +139,17 @@ def memorisation_in(
     *,
     trained: bool = False,
 ) -> float:
-    """`memorisation` where the training set is read batch by batch.
+    """`memorisation` where the training set is read batch by batch; this package's own.
 
     Args:
-        samples, unseen: (n, d) each.
+        samples: (n, d).
         train: gives the training set, (m, d) at a time, as often as it is called.
+        unseen: (k, d).
         trained: whether the unseen images are some of the training set, for want of
             others; each is then compared with the nearest other one.
+
+    Returns:
+        The ratio.
 
     Raises:
         ValueError: as `memorisation`.
@@ -136,10 +178,15 @@ def _over(own: np.floating, yardstick: np.floating) -> float:
 
 
 def nearest_distances(a: ArrayLike, b: ArrayLike, rank: int = 0) -> np.ndarray:
-    """L2 distance of every row of `a` to its nearest row of `b`, (n,) float64.
+    """L2 distance of every row of `a` to its nearest row of `b`.
 
     Args:
+        a: (n, d).
+        b: (m, d).
         rank: 0 is the nearest, 1 the nearest but one: for `a` within `b`.
+
+    Returns:
+        (n,) float64.
 
     Raises:
         ValueError: if there are fewer than 2 rows or no such rank, ranks or dimensions
@@ -152,7 +199,18 @@ def nearest_distances(a: ArrayLike, b: ArrayLike, rank: int = 0) -> np.ndarray:
 
 
 def distances(a: ArrayLike, b: ArrayLike) -> np.ndarray:
-    """L2 distances of all rows of `a` to all of `b`, (n, m) float64; of small sets."""
+    """L2 distances of all rows of `a` to all of `b`; of small sets.
+
+    Args:
+        a: (n, d).
+        b: (m, d).
+
+    Returns:
+        (n, m) float64.
+
+    Raises:
+        ValueError: if ranks differ, or for NaN.
+    """
     first, second = as_rows(a, least=1), as_rows(b, least=1)
     return np.concatenate([between for _, between in _distances(first, second)])
 

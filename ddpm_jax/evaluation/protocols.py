@@ -19,12 +19,32 @@ Rounding = Callable[[Any], np.ndarray]  # floats in [-1, 1] -> uint8
 
 
 def round_down(x: ArrayLike) -> np.ndarray:
-    """As OpenAI's sampling scripts: (x + 1) * 127.5 without its fraction."""
+    """As OpenAI's sampling scripts: (x + 1) * 127.5 without its fraction.
+
+    Args:
+        x: floats in [-1, 1] of any shape; what lies outside is cut.
+
+    Returns:
+        uint8, of the same shape.
+
+    Raises:
+        FloatingPointError: if a value is not finite.
+    """
     return np.clip((_finite(x) + 1) * 127.5, 0, 255).astype(np.uint8)
 
 
 def round_half_up(x: ArrayLike) -> np.ndarray:
-    """As EDM's generate.py: x * 127.5 + 128 without its fraction."""
+    """As EDM's generate.py: x * 127.5 + 128 without its fraction.
+
+    Args:
+        x: floats in [-1, 1] of any shape; what lies outside is cut.
+
+    Returns:
+        uint8, of the same shape.
+
+    Raises:
+        FloatingPointError: if a value is not finite.
+    """
     return np.clip(_finite(x) * 127.5 + 128, 0, 255).astype(np.uint8)
 
 

@@ -16,8 +16,15 @@ Size = tuple[int, int]  # height, width
 def tf1_bilinear(images: jax.Array, size: Size) -> jax.Array:
     """TensorFlow 1's `resize_bilinear`: pixel i comes from i * h / H, no antialiasing.
 
-    It stands in the graph of 2015-12-05, so it is the resize of FID's authors, of
-    OpenAI's evaluator, of torch-fidelity and of EDM.
+    It stands in the graph of 2015-12-05, so it is the resize of FID's authors (Heusel
+    et al. 2017), of OpenAI's evaluator, of torch-fidelity and of EDM.
+
+    Args:
+        images: (n, h, w, c), 0..255.
+        size: (height, width).
+
+    Returns:
+        (n, height, width, c) float32.
     """
     return _bilinear(images, [_tf1_places(n, m) for n, m in _sides(images, size)])
 
@@ -25,7 +32,14 @@ def tf1_bilinear(images: jax.Array, size: Size) -> jax.Array:
 def torch_bilinear(images: jax.Array, size: Size) -> jax.Array:
     """PyTorch's `interpolate(mode="bilinear")`: half-pixel centres, no antialiasing.
 
-    As in pytorch-fid, and in clean-fid's `legacy_pytorch`.
+    As in pytorch-fid, and in clean-fid's `legacy_pytorch` (Parmar et al. 2022).
+
+    Args:
+        images: (n, h, w, c), 0..255.
+        size: (height, width).
+
+    Returns:
+        (n, height, width, c) float32.
     """
     return _bilinear(images, [_torch_places(n, m) for n, m in _sides(images, size)])
 
@@ -33,7 +47,15 @@ def torch_bilinear(images: jax.Array, size: Size) -> jax.Array:
 def pil_bicubic(images: jax.Array, size: Size) -> jax.Array:
     """Pillow's bicubic on channels of floats (mode "F"), cut to 0..255: clean-fid's.
 
-    The kernel is Keys' with a = -1/2, as wide as the input's pixels where it shrinks.
+    Parmar et al. 2022. The kernel is Keys' with a = -1/2, as wide as the input's pixels
+    where it shrinks.
+
+    Args:
+        images: (n, h, w, c), 0..255.
+        size: (height, width).
+
+    Returns:
+        (n, height, width, c) float32.
     """
     return jnp.clip(_bicubic(images, size, np.float64), 0.0, 255.0)
 
@@ -41,7 +63,14 @@ def pil_bicubic(images: jax.Array, size: Size) -> jax.Array:
 def torch_bicubic(images: jax.Array, size: Size) -> jax.Array:
     """PyTorch's `interpolate(mode="bicubic", antialias=True)`: EDM2's for DINOv2.
 
-    Pillow's rule, its weights computed in float32.
+    Karras et al. 2024. Pillow's rule, its weights computed in float32.
+
+    Args:
+        images: (n, h, w, c), 0..255.
+        size: (height, width).
+
+    Returns:
+        (n, height, width, c) float32.
     """
     return _bicubic(images, size, np.float32)
 
@@ -63,7 +92,15 @@ def _weights(old: int, new: int, precision: type) -> np.ndarray:
 
 
 def keys_kernel(distance: np.ndarray, a: float) -> np.ndarray:
-    """The cubic convolution kernel at distances >= 0 (Keys 1981, eq. 4)."""
+    """The cubic convolution kernel (Keys 1981, eq. 4).
+
+    Args:
+        distance: at least 0, in pixels, of any shape.
+        a: the kernel's parameter: -1/2 in Pillow, -3/4 in PyTorch.
+
+    Returns:
+        The weights, of the same shape.
+    """
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
     return np.where(distance < 1, near, np.where(distance < 2, far, 0.0))

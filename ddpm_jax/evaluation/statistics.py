@@ -29,25 +29,43 @@ _MOST = 2**14  # dimensions; a covariance of them takes 2 GB
 
 
 class Statistics(NamedTuple):
-    """Of the features of one tap."""
+    """The mean and covariance of the features of one tap.
 
-    mean: np.ndarray  # (d,) float64
-    cov: np.ndarray  # (d, d) float64
-    images: int | None = None  # how many; None = the file does not say it
+    Attributes:
+        mean: (d,) float64.
+        cov: (d, d) float64.
+        images: how many; None = the file does not say it.
+    """
+
+    mean: np.ndarray
+    cov: np.ndarray
+    images: int | None = None
 
 
 class Reference(NamedTuple):
-    """What a file of statistics holds."""
+    """What a file of statistics holds.
 
-    features: Mapping[str, Statistics]  # by tap
-    images: StoredArray | None = None  # (n, h, w, c) uint8, still in the file
-    source: str = ""  # the file
-    checksum: str = ""  # its SHA-256
-    # Which network and resize gave the features, where this project wrote the file.
+    Attributes:
+        features: by tap.
+        images: (n, h, w, c) uint8, still in the file; None = the file has none.
+        source: the file.
+        checksum: its SHA-256.
+        facts: which network and resize gave the features, where this project wrote the
+            file.
+    """
+
+    features: Mapping[str, Statistics]
+    images: StoredArray | None = None
+    source: str = ""
+    checksum: str = ""
     facts: Mapping[str, Any] | None = None
 
     def statistics(self, tap: str, dimension: int) -> Statistics:
-        """Of a tap of a network.
+        """The statistics of a tap of a network.
+
+        Args:
+            tap: its name.
+            dimension: d, which the statistics must have.
 
         Raises:
             ValueError: if the file has none, or of another dimension.
@@ -98,7 +116,14 @@ def read_reference(path: pathlib.Path | str, *, tap: str = POOLED) -> Reference:
 
 
 def check_suffix(path: pathlib.Path) -> None:
-    """Raises ValueError unless the name of a file of statistics says its format."""
+    """Refuses the name of a file of statistics that does not say its format.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: unless it ends in .npz or .pkl.
+    """
     if path.suffix not in (".npz", ".pkl"):
         raise ValueError(
             f"{path} must end in .npz or .pkl, to say how it is to be read"

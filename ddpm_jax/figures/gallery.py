@@ -33,10 +33,11 @@ def gallery(
 
     Args:
         cells: the pictures of every row, as many as there are columns.
-        columns, rows: their names.
+        columns: their names.
+        rows: their names.
         heading: what the column titles count; stands above them.
-        column_breaks, row_breaks: the columns and rows before which there is a wider
-            gap.
+        column_breaks: the columns before which there is a wider gap.
+        row_breaks: the rows before which there is one.
     """
     across = _places(len(columns), column_breaks)
     down = _places(len(rows), row_breaks)

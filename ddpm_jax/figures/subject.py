@@ -67,10 +67,10 @@ def pick(subject: Subject, count: int) -> ImageArrays:
     order = np.random.default_rng(subject.seed).permutation(data.num_examples)
     if data.labels is not None:
         # Round robin over the classes: the first of each, then the second of each.
-        labels = data.labels[order]
+        ordered = data.labels[order]
         turn = np.zeros(len(order), np.int64)
-        for label in np.unique(labels):
-            turn[labels == label] = np.arange(np.sum(labels == label))
+        for label in np.unique(ordered):
+            turn[ordered == label] = np.arange(np.sum(ordered == label))
         order = order[np.argsort(turn, kind="stable")]
     chosen = order[:count]
     labels = None if data.labels is None else data.labels[chosen]

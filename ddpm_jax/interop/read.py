@@ -67,10 +67,14 @@ def read_model(path: pathlib.Path | str, hints: Hints | None = None) -> Weights:
             or one of such a folder.
         hints: what is known of the model otherwise.
 
+    Returns:
+        The weights, NumPy float32, and what they are of.
+
     Raises:
+        FileNotFoundError: if there is no such path.
         ValueError: if a file is not whole or of no layout that is known, if nothing
             says what must be known, or if the weights do not fit the network.
-        OSError: if a file is not there.
+        OSError: if a file cannot be read.
         ImportError: if the library that reads it is not installed.
     """
     hints = hints or Hints()

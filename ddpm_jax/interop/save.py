@@ -50,6 +50,7 @@ def save_archive(
         ValueError: if the model has a network that Python gave: none could be made of
             the archive.
         FileExistsError: if the path is there already.
+        OSError: if it cannot be written.
         ImportError: if safetensors is needed and not installed.
     """
     if config.network.own is not None:
@@ -84,11 +85,16 @@ def save_diffusers(
     cannot say (a "no label" row, the data, how it was trained) comes back here.
 
     Args:
-        path, config, params, step, known: as `save_archive`.
+        path: the folder to make.
+        config: the model's.
+        params: its weights, as a rule averaged.
+        step: updates that it was trained.
+        known: as for `save_archive`.
 
     Raises:
         ValueError: if diffusers has no such network or scheduler; the field is named.
         FileExistsError: if the path is there already.
+        OSError: if it cannot be written.
         ImportError: if safetensors is not installed.
     """
     unet = diffusers_format.write_unet(config)

@@ -4,29 +4,40 @@ from typing import Any, Protocol
 
 
 class Network(Protocol):
-    """A Linen module with these two fields is one, and so is what acts like it.
+    """What is asked of a network: the U-Net, or one's own.
 
-    It must be hashable, as Linen modules are: it is part of compiled programs.
+    A Linen module with these two fields is one, and so is what acts like it. It must be
+    hashable, as Linen modules are: it is part of compiled programs.
+
+    Attributes:
+        out_channels: channels of the output: the data's, or twice as many for a learned
+            variance.
+        null_label: whether a label equal to the number of classes means "no label",
+            which guidance and label dropout need (Ho & Salimans 2022).
     """
 
-    # Channels of the output: the data's, or twice as many for a learned variance.
     out_channels: int
-    # Whether a label equal to the number of classes means "no label", which guidance
-    # and label dropout need.
     null_label: bool
 
     def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
         """init(key, x, t, label)["params"]: the initial parameters, float32.
 
-        x, t and label are as `apply` has them, label None for an unconditional model.
+        Args:
+            rngs: a key, which is consumed.
+            args: x (b, h, w, c), t (b,) and label (b,), as `apply` has them; label is
+                None for an unconditional model.
+            kwargs: Linen's own.
         """
 
     def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
         """apply({"params": params}, x, t, label, train, rngs={"dropout": key}).
 
-        Called with x (b, h, w, c), steps t (b,), integers or floats between two of them
-        where a solver asks there, and labels (b,) int32, or None for an unconditional
-        model and for "no label"; train and rngs come in training alone.
+        Args:
+            variables: {"params": what `init` made}.
+            args: x (b, h, w, c), steps t (b,), integers or floats between two of them
+                where a solver asks there, and labels (b,) int32, or None for an
+                unconditional model and for "no label"; in training, train.
+            kwargs: in training, rngs.
 
         Returns:
             (b, h, w, out_channels).

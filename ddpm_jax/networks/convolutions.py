@@ -7,17 +7,21 @@ backward pass. Neither has parameters: both take kernels (3, 3, channels, featur
 float32, and their result is of the image's dtype.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 Convolution = Callable[[jax.Array, jax.Array], jax.Array]
+# An array and an axis -> its sums along it.
+_Sums = Callable[[jax.Array, int], tuple[jax.Array, ...]]
 
 
 class Convolutions(NamedTuple):
     """How a network convolves: functions of an image and a kernel (3, 3, c, features).
+
+    `DIRECT` computes them by their definition, `WINOGRAD` as Lavin & Gray 2016.
 
     Attributes:
         same: (b, h, w, c) -> (b, h, w, features), zeros around the image.
@@ -29,15 +33,34 @@ class Convolutions(NamedTuple):
     upsampled: Convolution
 
 
-def conv(x: jax.Array, kernel: jax.Array, padding: Sequence[tuple[int, int]]):
-    """XLA's convolution of (b, h, w, c) by (i, j, c, features), of stride 1."""
+def conv(
+    x: jax.Array, kernel: jax.Array, padding: Sequence[tuple[int, int]]
+) -> jax.Array:
+    """XLA's convolution of stride 1.
+
+    Args:
+        x: (b, h, w, c).
+        kernel: (i, j, c, features).
+        padding: zeros (before, after) along both axes.
+
+    Returns:
+        (b, h', w', features).
+    """
     return jax.lax.conv_general_dilated(
         x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
 def direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The convolution as it is defined."""
+    """The 3x3 convolution as it is defined.
+
+    Args:
+        x: (b, h, w, c).
+        kernel: (3, 3, c, features).
+
+    Returns:
+        (b, h, w, features), of the dtype of x.
+    """
     return conv(x, kernel.astype(x.dtype), [(1, 1), (1, 1)])
 
 
@@ -48,6 +71,13 @@ def direct_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
     of the smaller: which, depends only on whether its row and column are odd. So each
     of the four kinds of output pixels is a 2x2 convolution of the smaller image, with
     sums of the kernel's taps: 4 products in place of 9.
+
+    Args:
+        x: (b, h, w, c).
+        kernel: (3, 3, c, features).
+
+    Returns:
+        (b, 2h, 2w, features), of the dtype of x.
     """
 
     def outputs(row: int, column: int) -> jax.Array:
@@ -68,12 +98,19 @@ def _summed(kernel: jax.Array, axis: int, odd: int) -> jax.Array:
 
 
 def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`direct`, by Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, 2016).
+    """`direct`, by Winograd's minimal filtering F(2x2, 3x3) (Lavin & Gray 2016).
 
     Along one axis, the outputs at 2i and 2i + 1 take 4 products of sums of their inputs
     with sums of the taps, in place of 6; along both, 16 in place of 36. Each product is
     one matrix product over all places. Odd sizes and half precision go to `direct`, and
     so do the sizes with which it would be slower.
+
+    Args:
+        x: (b, h, w, c).
+        kernel: (3, 3, c, features).
+
+    Returns:
+        (b, h, w, features), of the dtype of x.
     """
     if x.shape[1] % 2 or x.shape[2] % 2 or not _worthwhile(x, kernel):
         return direct(x, kernel)
@@ -83,7 +120,15 @@ def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def winograd_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`direct_upsampled` by the same filtering: 9 products in place of 16.
 
-    Where inputs 2i and 2i + 1 are equal, one of the four sums along an axis is 0.
+    Lavin & Gray 2016: where inputs 2i and 2i + 1 are equal, one of the four sums along
+    an axis is 0.
+
+    Args:
+        x: (b, h, w, c).
+        kernel: (3, 3, c, features).
+
+    Returns:
+        (b, 2h, 2w, features), of the dtype of x.
     """
     if not _worthwhile(x, kernel):
         return direct_upsampled(x, kernel)
@@ -101,7 +146,7 @@ def _worthwhile(x: jax.Array, kernel: jax.Array) -> bool:
     )
 
 
-def _filter(x, kernel, inputs: Callable, taps: Callable) -> jax.Array:
+def _filter(x: jax.Array, kernel: jax.Array, inputs: _Sums, taps: _Sums) -> jax.Array:
     """Sums of the inputs and of the taps along both axes, and products between."""
     channels, features = kernel.shape[2:]
 
@@ -149,7 +194,7 @@ def _three(kernel: jax.Array, axis: int) -> tuple[jax.Array, ...]:
     return first, first + second + third, third
 
 
-def _outputs(products, axis: int) -> jax.Array:
+def _outputs(products: Iterable[jax.Array], axis: int) -> jax.Array:
     """The outputs at 2i and 2i + 1 from the products, of which the third may be 0."""
     first, second, *third, last = products
     even, odd = first + second, second - last

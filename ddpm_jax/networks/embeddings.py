@@ -11,19 +11,29 @@ from ddpm_jax.networks.layers import Initializer, ddpm_init
 def time_embedding(
     t: jax.Array, dim: int, *, cos_first: bool = False, freq_shift: int = 1
 ) -> jax.Array:
-    """The sinusoidal embedding of diffusion steps, float32, shape (*t.shape, dim).
+    """The sinusoidal embedding of diffusion steps (Vaswani et al. 2017, section 3.5).
 
     The i-th of `dim // 2` frequencies is 10000^(-i / (dim // 2 - freq_shift)); an odd
-    `dim` ends in a zero. DDPM takes it from Vaswani et al. (2017), section 3.5.
+    `dim` ends in a zero.
 
     Args:
-        t: steps, whole or fractional, any shape.
+        t: steps, whole or fractional, of any shape.
         dim: width of the embedding, at least 4.
         cos_first: [cos, sin] (Improved DDPM) instead of [sin, cos] (DDPM).
         freq_shift: 1 (DDPM) or 0 (Improved DDPM); below dim // 2.
 
+    Returns:
+        The embedding in [-1, 1], float32, shape (*t.shape, dim).
+
     Raises:
         ValueError: if `dim` is below 4, or `freq_shift` not below half of it.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.networks import time_embedding
+        >>> embedding = time_embedding(jnp.array([0, 500, 999]), 128)
+        >>> embedding.shape, float(embedding[0, 0]), float(embedding[0, -1])
+        ((3, 128), 0.0, 1.0)
     """
     if dim < 4:
         raise ValueError(f"the time embedding needs at least 4 channels; got {dim}")
@@ -45,7 +55,14 @@ def time_embedding(
 
 
 class TimeEmbedding(nn.Module):
-    """`time_embedding` and the two layers after it: (b,) -> (b, 4 * channels)."""
+    """`time_embedding` and the two layers after it (DDPM's code).
+
+    Attributes:
+        channels: width of the embedding; that of the result is four times as much.
+        cos_first: as for `time_embedding`.
+        freq_shift: as for `time_embedding`.
+        kernel_init: the rule for kernels.
+    """
 
     channels: int
     cos_first: bool = False
@@ -54,9 +71,19 @@ class TimeEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, t: jax.Array) -> jax.Array:
-        """Embeds steps, whole or fractional."""
+        """Embeds steps, whole or fractional.
 
-        def dense(name):
+        Args:
+            t: (b,).
+
+        Returns:
+            float32, (b, 4 * channels).
+
+        Raises:
+            ValueError: as `time_embedding`.
+        """
+
+        def dense(name: str) -> nn.Dense:
             return nn.Dense(
                 4 * self.channels,
                 dtype=jnp.float32,
@@ -67,14 +94,19 @@ class TimeEmbedding(nn.Module):
         embedding = time_embedding(
             t, self.channels, cos_first=self.cos_first, freq_shift=self.freq_shift
         )
-        return dense("dense2")(nn.swish(dense("dense1")(embedding)))
+        features: jax.Array = dense("dense2")(nn.swish(dense("dense1")(embedding)))
+        return features
 
 
 class LabelEmbedding(nn.Module):
-    """One learned row per label: integers () or (b,) -> (b, features).
+    """One learned row per label (guided diffusion's code, its rows N(0, 1) at first).
 
     A label outside 0..num_rows-1 gives NaN: wrapped or clamped, it would train the
     wrong class in silence.
+
+    Attributes:
+        num_rows: how many labels there are.
+        features: width of a row.
     """
 
     num_rows: int
@@ -83,6 +115,13 @@ class LabelEmbedding(nn.Module):
     @nn.compact
     def __call__(self, label: jax.Array, batch: int) -> jax.Array:
         """Looks the labels up.
+
+        Args:
+            label: integers in 0..num_rows-1, () or (b,).
+            batch: b.
+
+        Returns:
+            float32, (b, features).
 
         Raises:
             ValueError: if `label` is not of integers, or not of shape () or (b,).

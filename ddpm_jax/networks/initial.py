@@ -30,7 +30,16 @@ class _Waiting(NamedTuple):
 
 
 def initial_params(network: UNet, key: jax.Array, *inputs: Any) -> Any:
-    """The parameters of `network.init(key, *inputs)`, to the bit. Consumes `key`."""
+    """The parameters of `network.init(key, *inputs)`, to the bit. Consumes `key`.
+
+    Args:
+        network: the U-Net.
+        key: of its random numbers, ().
+        inputs: x (b, h, w, c), t (b,) and labels (b,), as `UNet.__call__` takes them.
+
+    Returns:
+        Nested dicts of float32 arrays.
+    """
     if not jax.config.values["jax_threefry_partitionable"]:
         return network.init(key, *inputs)["params"]  # bits depend on how many are drawn
     waiting: list[_Waiting] = []

@@ -22,13 +22,28 @@ Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class ScaledUniform:
-    """The rule U(-a, a) for kernels (..., in, out), of the variance scale / fan."""
+    """The rule U(-a, a) for kernels (..., in, out), of the variance scale / fan.
+
+    "variance_scaling" of DDPM's code (Glorot & Bengio 2010).
+
+    Attributes:
+        scale: of the variance.
+        fan: "fan_in", the inputs of an output, or "fan_avg", the mean with the outputs
+            of an input.
+    """
 
     scale: float
     fan: Literal["fan_in", "fan_avg"]
 
     def bound(self, shape: tuple[int, ...]) -> jax.Array:
-        """a."""
+        """a = sqrt(3 scale / fan), float32, shape ().
+
+        Args:
+            shape: of the kernel, (..., in, out).
+
+        Returns:
+            The bound, ().
+        """
         fan_in, fan_out = (math.prod(shape[:-2]) * features for features in shape[-2:])
         fan = fan_in if self.fan == "fan_in" else (fan_in + fan_out) / 2
         return jnp.sqrt(3 * jnp.float32(self.scale / fan))
@@ -36,7 +51,16 @@ class ScaledUniform:
     def __call__(
         self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
     ) -> jax.Array:
-        """Draws a kernel."""
+        """Draws a kernel. Consumes `key`.
+
+        Args:
+            key: of its random numbers, ().
+            shape: (..., in, out).
+            dtype: floating point.
+
+        Returns:
+            The kernel, of that shape.
+        """
         return jax.random.uniform(key, shape, dtype, -1) * self.bound(shape)
 
 
@@ -46,40 +70,65 @@ ddpm_zero_init = ScaledUniform(1e-10, "fan_avg")
 
 
 def nearest_upsample(x: jax.Array) -> jax.Array:
-    """An image twice as large, each pixel repeated: (b, h, w, c) -> (b, 2h, 2w, c)."""
+    """An image twice as large, each pixel repeated (DDPM, appendix B).
+
+    Args:
+        x: (b, h, w, c).
+
+    Returns:
+        (b, 2h, 2w, c).
+    """
     b, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
     return x.reshape(b, 2 * h, 2 * w, c)
 
 
 def average_downsample(x: jax.Array) -> jax.Array:
-    """An image half as large, the means of 2x2: (b, h, w, c) -> (b, h/2, w/2, c)."""
+    """An image half as large, the means of 2x2 pixels (guided diffusion's code).
+
+    Args:
+        x: (b, h, w, c), h and w even.
+
+    Returns:
+        (b, h/2, w/2, c).
+    """
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation with the variance taken about the mean, in two passes.
+    """Group normalisation (Wu & He 2018), the variance taken about the mean.
 
     Flax's default E[x^2] - E[x]^2 loses all digits when a group's mean is far above its
     spread.
+
+    Attributes:
+        use_fast_variance: whether to take Flax's default.
     """
 
     use_fast_variance: bool = False
 
 
 class Dropout(nn.Module):
-    """Zeros with probability `rate`, and the rest scaled to keep the mean."""
+    """Zeros at random, the rest scaled to keep the mean (Srivastava et al. 2014).
+
+    Attributes:
+        rate: the probability, in [0, 1).
+    """
 
     rate: float
 
     @nn.compact
     def __call__(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
-        """(b, ...) -> the same.
+        """Drops.
 
         Args:
+            x: (b, ...).
             keys: (b,), one an example, whose mask then does not depend on the batch
                 that it is in; None draws from the rng "dropout".
+
+        Returns:
+            (b, ...).
         """
         if self.rate == 0:
             return x
@@ -98,10 +147,13 @@ class Dropout(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution of 1x1 or 3x3 pixels, with a bias.
+    """A convolution of 1x1 or 3x3 pixels, with a bias (DDPM's code).
 
     Attributes:
+        features: channels of the output.
         size: 1 or 3.
+        dtype: what it computes in; parameters are float32.
+        kernel_init: the rule for the kernel; the bias starts at 0.
         convolve: the 3x3 convolution, which says how large the result is; parameters do
             not depend on it.
     """
@@ -114,7 +166,13 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(b, h, w, c) -> (b, h', w', features).
+        """Convolves.
+
+        Args:
+            x: (b, h, w, c).
+
+        Returns:
+            (b, h', w', features).
 
         Raises:
             ValueError: if size is neither 1 nor 3.
@@ -142,6 +200,12 @@ class ResBlock(nn.Module):
             section "architecture") instead of being added before it.
         resample: applied to both branches before the first convolution (BigGAN blocks,
             guided diffusion): `nearest_upsample`, `average_downsample` or None.
+        num_groups: of the normalisations; must divide the channels.
+        norm_eps: added to the variances.
+        dtype: what the convolutions compute in.
+        kernel_init: the rule for kernels.
+        zero_init: the rule for the kernel that ends the block.
+        convolve: the 3x3 convolution.
     """
 
     features: int
@@ -163,12 +227,24 @@ class ResBlock(nn.Module):
         train: bool,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """(b, h, w, c), (b, e) -> (b, h', w', features); `train` turns dropout on."""
+        """Runs the block.
 
-        def conv(features, size, name, init=self.kernel_init):
+        Args:
+            x: (b, h, w, c).
+            embedding: of time and label, (b, e).
+            train: turns dropout on.
+            dropout_keys: (b,), as `Dropout` takes them.
+
+        Returns:
+            (b, h', w', features).
+        """
+
+        def conv(
+            features: int, size: int, name: str, init: Initializer = self.kernel_init
+        ) -> Conv:
             return Conv(features, size, self.dtype, init, self.convolve, name=name)
 
-        def norm(name):
+        def norm(name: str) -> GroupNorm:
             return GroupNorm(
                 self.num_groups, epsilon=self.norm_eps, dtype=self.dtype, name=name
             )
@@ -194,7 +270,8 @@ class ResBlock(nn.Module):
         h = conv(self.features, 3, "conv2", self.zero_init)(h)
         if x.shape[-1] != self.features:
             x = conv(self.features, 1, "shortcut")(x)
-        return x + h
+        total: jax.Array = x + h
+        return total
 
 
 class AttentionBlock(nn.Module):
@@ -204,6 +281,10 @@ class AttentionBlock(nn.Module):
         num_heads: heads; each sees channels / num_heads channels, and its logits are
             scaled by the root of that number. DDPM has 1, Improved DDPM 4.
         num_groups: of the normalisation before it; None for no normalisation.
+        norm_eps: added to the variances.
+        dtype: what it computes in.
+        kernel_init: the rule for kernels.
+        zero_init: the rule for the kernel that ends the block.
         attention: (q, k, v), each (b, pixels, heads, channels) -> the same shape.
     """
 
@@ -217,10 +298,17 @@ class AttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(b, h, w, c) -> (b, h, w, c)."""
+        """Runs the block.
+
+        Args:
+            x: (b, h, w, c).
+
+        Returns:
+            (b, h, w, c).
+        """
         b, h, w, c = x.shape
 
-        def dense(name, init=self.kernel_init):
+        def dense(name: str, init: Initializer = self.kernel_init) -> nn.Dense:
             return nn.Dense(c, dtype=self.dtype, kernel_init=init, name=name)
 
         normed = x
@@ -233,14 +321,18 @@ class AttentionBlock(nn.Module):
             dense(name)(normed).reshape(heads) for name in ("query", "key", "value")
         )
         mixed = self.attention(q, k, v).reshape(b, h, w, c)
-        return x + dense("out", self.zero_init)(mixed)
+        total: jax.Array = x + dense("out", self.zero_init)(mixed)
+        return total
 
 
 class Downsample(nn.Module):
-    """A 3x3 convolution of stride 2: (b, h, w, c) -> (b, h/2, w/2, c).
+    """A 3x3 convolution of stride 2 (DDPM, appendix B).
 
-    `padding` is (before, after) on both axes: (0, 1) is TensorFlow's "SAME" on even
-    sizes (DDPM), (1, 1) PyTorch's padding=1 (Improved DDPM).
+    Attributes:
+        padding: zeros (before, after) on both axes: (0, 1) is TensorFlow's "SAME" on
+            even sizes (DDPM), (1, 1) PyTorch's padding=1 (Improved DDPM).
+        dtype: what it computes in.
+        kernel_init: the rule for the kernel.
     """
 
     padding: tuple[int, int] = (0, 1)
@@ -250,6 +342,12 @@ class Downsample(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Halves both sides.
+
+        Args:
+            x: (b, h, w, c), h and w even.
+
+        Returns:
+            (b, h/2, w/2, c).
 
         Raises:
             ValueError: if the padding makes it another size than half.
@@ -271,7 +369,13 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest neighbours, then a 3x3 convolution: (b, h, w, c) -> (b, 2h, 2w, c)."""
+    """Nearest neighbours, then a 3x3 convolution (DDPM, appendix B).
+
+    Attributes:
+        dtype: what it computes in.
+        kernel_init: the rule for the kernel.
+        convolve: the convolution of the enlarged image.
+    """
 
     dtype: Any = jnp.float32
     kernel_init: Initializer = ddpm_init
@@ -279,7 +383,14 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Doubles both sides."""
+        """Doubles both sides.
+
+        Args:
+            x: (b, h, w, c).
+
+        Returns:
+            (b, 2h, 2w, c).
+        """
         conv = Conv(
             x.shape[-1], 3, self.dtype, self.kernel_init, self.convolve, name="conv"
         )

@@ -31,17 +31,35 @@ _OPENAI: dict[str, Any] = {
 
 
 def ddpm_cifar10(**fields: Any) -> UNet:
-    """DDPM on CIFAR-10, 32x32: 35,746,307 parameters (paper: 35.7M)."""
+    """DDPM on CIFAR-10, 32x32: 35,746,307 parameters (paper: 35.7M).
+
+    Args:
+        fields: further ones of `UNet`.
+
+    Examples:
+        >>> from ddpm_jax.networks.presets import ddpm_cifar10
+        >>> network = ddpm_cifar10(num_classes=10)
+        >>> network.channels, network.multipliers, network.num_classes
+        (128, (1, 2, 2, 2), 10)
+    """
     return UNet(**{"out_channels": 3, **fields})
 
 
 def ddpm_celeba64(**fields: Any) -> UNet:
-    """DDIM's network for CelebA, 64x64: 78,700,803 parameters."""
+    """DDIM's network for CelebA, 64x64: 78,700,803 parameters.
+
+    Args:
+        fields: further ones of `UNet`.
+    """
     return ddpm_cifar10(**{"multipliers": (1, 2, 2, 2, 4), **fields})
 
 
 def ddpm_lsun256(**fields: Any) -> UNet:
-    """DDPM on LSUN and CelebA-HQ, 256x256: 113,673,219 parameters (paper: 114M)."""
+    """DDPM on LSUN and CelebA-HQ, 256x256: 113,673,219 parameters (paper: 114M).
+
+    Args:
+        fields: further ones of `UNet`.
+    """
     preset = {"multipliers": (1, 1, 2, 2, 4, 4), "dropout": 0.0}
     return ddpm_cifar10(**{**preset, **fields})
 
@@ -50,6 +68,9 @@ def ddpm_lsun256_large(**fields: Any) -> UNet:
     """DDPM's large LSUN Bedroom network: 255,677,955 parameters (paper: 256M).
 
     The paper says only that the filter count was increased; 192 gives its size.
+
+    Args:
+        fields: further ones of `UNet`.
     """
     return ddpm_lsun256(**{"channels": 192, **fields})
 
@@ -58,6 +79,9 @@ def iddpm_cifar10(**fields: Any) -> UNet:
     """Improved DDPM on CIFAR-10, T = 4000: 52,546,438 parameters (paper: 50M).
 
     With out_channels=3, without a learned variance, it has 52,542,979.
+
+    Args:
+        fields: further ones of `UNet`.
     """
     preset = {
         "out_channels": 6,
@@ -74,19 +98,30 @@ def iddpm_imagenet64(**fields: Any) -> UNet:
 
     The paper's family has channels=64 (30,303,494), 96 (68,126,598), 128 and
     192 (272,281,350).
+
+    Args:
+        fields: further ones of `UNet`.
     """
     preset = {"multipliers": (1, 2, 3, 4), "dropout": 0.0}
     return iddpm_cifar10(**{**preset, **fields})
 
 
 def iddpm_imagenet64_cond(**fields: Any) -> UNet:
-    """Improved DDPM, class-conditional, 64x64: 273,049,350 parameters (paper: 270M)."""
+    """Improved DDPM, class-conditional, 64x64: 273,049,350 parameters (paper: 270M).
+
+    Args:
+        fields: further ones of `UNet`.
+    """
     preset = {"channels": 192, "num_classes": 1000, "time_scale": 1.0}
     return iddpm_imagenet64(**{**preset, **fields})
 
 
 def iddpm_lsun256(**fields: Any) -> UNet:
-    """Improved DDPM on LSUN, 256x256: 113,676,678 parameters (paper: 114M)."""
+    """Improved DDPM on LSUN, 256x256: 113,676,678 parameters (paper: 114M).
+
+    Args:
+        fields: further ones of `UNet`.
+    """
     preset = {
         "out_channels": 6,
         "multipliers": (1, 1, 2, 2, 4, 4),
@@ -98,7 +133,13 @@ def iddpm_lsun256(**fields: Any) -> UNet:
 
 
 def guided_imagenet64(**fields: Any) -> UNet:
-    """Guided diffusion, class-conditional ImageNet, 64x64: 295,904,454 parameters."""
+    """Guided diffusion, class-conditional ImageNet, 64x64: 295,904,454 parameters.
+
+    Dhariwal & Nichol 2021.
+
+    Args:
+        fields: further ones of `UNet`.
+    """
     preset = {
         "out_channels": 6,
         "channels": 192,

@@ -75,6 +75,18 @@ class UNet(nn.Module):
             Brock et al., 2019).
         kernel_init: the rule for kernels.
         zero_init: the rule for kernels that end a residual branch or the network.
+
+    Examples:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.networks import UNet
+        >>> network = UNet(
+        ...     out_channels=3, channels=32, multipliers=(1, 2), num_blocks=1
+        ... )
+        >>> x, t = jnp.zeros((2, 16, 16, 3)), jnp.array([10, 500])
+        >>> shape = jax.eval_shape(network.init_with_output, jax.random.key(0), x, t)
+        >>> shape[0].shape
+        (2, 16, 16, 3)
     """
 
     out_channels: int
@@ -113,16 +125,19 @@ class UNet(nn.Module):
         train: bool = False,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Runs the network: (b, h, w, c) -> float32 (b, h, w, out_channels).
+        """Runs the network.
 
         Args:
-            x: images, (b, h, w, c); h and w divisible by 2^(levels - 1).
+            x: images in [-1, 1], (b, h, w, c); h and w divisible by 2^(levels - 1).
             t: diffusion steps, whole or fractional, () or (b,).
             label: integers in 0..n-1, or n for "no label", () or (b,); None is n for
                 every example. A label outside gives NaN.
             train: turns dropout on; it draws from the rng "dropout".
             dropout_keys: (b,), a key for each example in place of that rng, so that
                 its masks do not depend on the batch that it is in.
+
+        Returns:
+            float32, (b, h, w, out_channels).
 
         Raises:
             ValueError: if a shape or a label does not fit the network, the groups or
@@ -219,7 +234,8 @@ class UNet(nn.Module):
             convolve=self.convolutions.same,
             name=name,
         )
-        return block(h, embedding, train, dropout_keys)
+        after: jax.Array = block(h, embedding, train, dropout_keys)
+        return after
 
     def _recomputed(self, cls: Any, **options: Any) -> Any:
         """The class of a block whose backward pass keeps what `remat` says."""
@@ -245,7 +261,8 @@ class UNet(nn.Module):
             attention=self.attention,
             name=name,
         )
-        return block(h)
+        after: jax.Array = block(h)
+        return after
 
     def _num_heads(self, width: int) -> int:
         if self.head_channels is None:

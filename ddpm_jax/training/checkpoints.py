@@ -159,8 +159,15 @@ def save_model(
 ) -> None:
     """Saves weights alone, as a checkpoint to sample from; waits until it is complete.
 
+    Args:
+        directory: of the run's checkpoints.
+        step: updates that it was trained.
+        ema_params: the weights.
+        config: the run's, as `config.to_dict` makes it.
+
     Raises:
         FileExistsError: if the directory holds checkpoints already.
+        OSError: if it cannot be written.
     """
     # Compression would take most of another copy of the weights in memory.
     handlers = {
@@ -185,7 +192,15 @@ def latest_step(manager: ocp.CheckpointManager) -> int | None:
 
 
 def restore_config(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """The config that was saved with this step."""
+    """The config that was saved with this step.
+
+    Args:
+        manager: of the run's checkpoints.
+        step: a complete one.
+
+    Raises:
+        CheckpointError: if it cannot be read.
+    """
     return _restore(manager, step, "config", ocp.args.JsonRestore())
 
 
@@ -203,12 +218,30 @@ def stored_config(directory: pathlib.Path) -> dict[str, Any] | None:
 
 
 def restore_ema(manager: ocp.CheckpointManager, step: int, abstract_params: Any) -> Any:
-    """The averaged weights of this step, placed as `abstract_params` says."""
+    """The averaged weights of this step.
+
+    Args:
+        manager: of the run's checkpoints.
+        step: a complete one.
+        abstract_params: their shapes, dtypes and places.
+
+    Raises:
+        CheckpointError: if they cannot be read.
+    """
     return _restore(manager, step, "ema", ocp.args.StandardRestore(abstract_params))
 
 
 def restore_raw(manager: ocp.CheckpointManager, step: int, abstract_params: Any) -> Any:
-    """The weights of this step as they were, not averaged; nothing else is read."""
+    """The weights of this step as they were, not averaged; nothing else is read.
+
+    Args:
+        manager: of the run's checkpoints.
+        step: a complete one.
+        abstract_params: their shapes, dtypes and places.
+
+    Raises:
+        CheckpointError: if they cannot be read.
+    """
     target = {"params": abstract_params}
     args = ocp.args.PyTreeRestore(
         item=target,
@@ -224,7 +257,12 @@ def restore_state(
     """The whole state of this step.
 
     Args:
+        manager: of the run's checkpoints.
+        step: a complete one.
         abstract_state: a TrainState of ShapeDtypeStructs with their shardings.
+
+    Raises:
+        CheckpointError: if it cannot be read.
     """
     target = abstract_state.replace(ema_params=None)
     state = _restore(manager, step, "state", ocp.args.StandardRestore(target))

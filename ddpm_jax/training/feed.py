@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -131,7 +131,10 @@ def make_feed(config: DataConfig, source: Any) -> Feed:
     labelled = config.num_classes is not None
     if isinstance(source, ImageArrays) and config.resident:
         labels = source.labels if labelled else None
-        resident = Resident(source.images, labels)
+        # NumPy's, until the runner puts them on the devices.
+        resident = Resident(
+            cast(jax.Array, source.images), cast(jax.Array | None, labels)
+        )
         count = source.num_examples
         return Feed(resident, lambda *when: _chosen(count, *when))
     return Feed(None, lambda *when: _streamed(source, config.workers, labelled, *when))

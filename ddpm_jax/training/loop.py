@@ -72,6 +72,8 @@ def run(
     one writes all but the checkpoints.
 
     Args:
+        config: the experiment.
+        workdir: its folder, which is made.
         data: images of one's own, in place of those that the config names: uint8
             (n, h, w, c); a pair of them and of labels (n,), whole numbers from 0 on,
             which are read where `config.data.num_classes` says so; or any source of
@@ -86,6 +88,7 @@ def run(
             read, or the data does not fit the config.
         FloatingPointError: if the loss or the gradient is not finite.
         OSError: if the workdir cannot be written, or another run is using it.
+        ImportError: if a library that the config needs is not installed.
     """
     workdir, clock = pathlib.Path(workdir), Clock(began)
     check_profile(profile)

@@ -27,6 +27,12 @@ def init_state(
 
     The average starts as a copy, never as an alias, of the parameters: donated buffers
     may not be held twice.
+
+    Args:
+        key: of the run, ().
+        params: a pytree, float32.
+        tx: the optimiser.
+        steps_state: that of the step sampler.
     """
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -29,11 +29,17 @@ AxisName = str | tuple[str, ...]
 
 
 class Batch(NamedTuple):
-    """Examples of one update, before augmentation."""
+    """Examples of one update, before augmentation.
 
-    image: Array  # (b, h, w, c) uint8
-    label: Array | None  # (b,) int32
-    place: Array  # (b,) int32, place in the global batch
+    Attributes:
+        image: (b, h, w, c) uint8.
+        label: (b,) int32; None = there are none.
+        place: in the global batch, (b,) int32.
+    """
+
+    image: Array
+    label: Array | None
+    place: Array
 
 
 class ExampleKeys(NamedTuple):
@@ -50,7 +56,15 @@ Apply = Callable[..., Any]  # flax.linen.Module.apply of the network
 
 
 def example_keys(key: jax.Array, place: Array) -> ExampleKeys:
-    """The keys of the examples at these places of the global batch. Consumes `key`."""
+    """The keys of the examples at these places of the global batch. Consumes `key`.
+
+    Args:
+        key: of the update, ().
+        place: in the global batch, (b,).
+
+    Returns:
+        Keys, (b,) each.
+    """
     own = jax.vmap(fold_in, in_axes=(None, 0))(key, place)
     split = jax.vmap(lambda k: jax.random.split(k, len(ExampleKeys._fields)))(own)
     return ExampleKeys(*split.T)

@@ -17,17 +17,23 @@ from .base import Sampler, before, one_call, suits
 
 
 class MultistepState(NamedTuple):
-    """A sample, and what earlier steps predicted."""
+    """A sample, and what earlier steps predicted.
+
+    Attributes:
+        x: the current sample, (batch, *data).
+        past: the x_0 predicted at indices i + 1, i + 2, ..., (batch, *data) each.
+        known: how many of them there are, () int32.
+    """
 
     x: Array
-    past: tuple[Array, ...]  # the x_0 predicted at indices i + 1, i + 2, ...
-    known: Array  # () int32: how many of them there are
+    past: tuple[Array, ...]
+    known: Array
 
 
 def dpm_solver_pp(
     *, order: int = 2, stochastic: bool = False, lower_order_final: bool = True
 ) -> Sampler:
-    """DPM-Solver++ of order 1, 2 ("2M") or 3 ("3M"); stochastic: orders 1 and 2.
+    """DPM-Solver++ of order 1, 2 ("2M") or 3 ("3M"), or stochastic (Lu et al. 2022b).
 
     Order 1 is `ddim(eta=0)`, or, stochastic, `ddim(eta=1)`; order 2 stochastic is
     "SDE-DPM-Solver++(2M)". The first steps have the order that their history allows.
@@ -37,13 +43,32 @@ def dpm_solver_pp(
     Under strong guidance the paper recommends a denoiser with `clip_dynamic()`.
 
     Args:
+        order: 1 to 3, or, stochastic, 1 or 2.
+        stochastic: whether noise is added at each step.
         lower_order_final: also lower the order towards the end, to 2 into index 1 and
             to 1 into index 0, where a long step of a higher order overshoots. The
             authors' code does so in chains of fewer than 10 steps, this in all: in
             longer ones it costs little. The step to clean data always has order 1.
 
+    Returns:
+        The sampler; T network calls.
+
     Raises:
         ValueError: if there is no such order.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.diffusion import samplers, schedules, solver_spacing
+        >>> betas = schedules.linear_betas(1000)
+        >>> table = schedules.make_schedule(betas).sqrt_one_minus_alphas_cumprod
+        >>> def network(x, t):  # right for standard normal data; t lies between steps
+        ...     return jnp.interp(t, jnp.arange(1000), table)[:, None] * x
+        >>> positions = solver_spacing.log_snr_positions(betas, 20)
+        >>> schedule = solver_spacing.interpolated_schedule(betas, positions)
+        >>> solver = samplers.dpm_solver_pp(order=2)
+        >>> x = samplers.sample(0, network, schedule, (5000, 1), sampler=solver)
+        >>> print(jnp.mean(x).round(1), jnp.std(x).round(1))
+        0.0 1.0
     """
     highest = 2 if stochastic else 3
     if order not in range(1, highest + 1):
@@ -55,20 +80,48 @@ def dpm_solver_pp(
 
 
 def multistep_start(schedule: Schedule, x: Array, *, order: int) -> MultistepState:
-    """The init of a multistep solver: no history yet."""
+    """The init of a multistep solver: no history yet.
+
+    Args:
+        schedule: not read.
+        x: where to start, (batch, *data).
+        order: predictions that a step reads, one more than are remembered.
+
+    Returns:
+        The first state.
+    """
     del schedule
     past = tuple(jnp.zeros_like(x) for _ in range(order - 1))
     return MultistepState(x, past, jnp.zeros((), jnp.int32))
 
 
 def remember(state: Any, x: Array, x0: Array) -> Any:
-    """The state after a step: x0 joins the history, whose oldest entry leaves it."""
+    """The state after a step: x0 joins the history, whose oldest entry leaves it.
+
+    Args:
+        state: a `MultistepState`, or one with its fields.
+        x: the new sample, (batch, *data).
+        x0: what the step predicted, (batch, *data).
+
+    Returns:
+        A state of the same class.
+    """
     past = (x0, *state.past)[: len(state.past)]
     return state._replace(x=x, past=past, known=state.known + 1)
 
 
 def allowed_order(i: Array, known: Array, order: int, *, lower: bool) -> Array:
-    """The order of the step from index i: by its history, and, if lowered, the end."""
+    """The order of the step from index i: by its history, and, if lowered, the end.
+
+    Args:
+        i: the index, ().
+        known: predictions there are, that of this step included, ().
+        order: the highest.
+        lower: whether it goes down towards index 0.
+
+    Returns:
+        The order, () int32.
+    """
     ending = jnp.maximum(i, 1) if lower else jnp.where(i == 0, 1, order)
     return jnp.minimum(jnp.minimum(order, known), ending)
 
@@ -83,12 +136,23 @@ def dpm_solver_pp_update(
     past: tuple[Array, ...] = (),
     order: int | Array | None = None,
 ) -> Array:
-    """x at index i - 1 from x_t and the estimate at index i, a scalar.
+    """x at index i - 1 from x_t and the estimate at index i (Lu et al. 2022b).
 
     Args:
-        noise: if given, the stochastic form with this standard normal noise.
+        schedule: the chain.
+        xt: (batch, *data).
+        i: an index in 0..T-1, ().
+        estimate: what the model says at (xt, i).
+        noise: standard normal, (batch, *data), for the stochastic form; None is the
+            deterministic one.
         past: the x_0 predicted at i + 1 and i + 2, none to two of them.
-        order: how many predictions to use, all if None; may be traced.
+        order: how many predictions to use, all if None; may be traced, ().
+
+    Returns:
+        x_{i-1}, (batch, *data).
+
+    Raises:
+        ValueError: if a concrete i lies outside the chain, or i is not of integers.
     """
     x0s = (estimate.x0, *past)
     order = len(x0s) if order is None else order
@@ -136,9 +200,19 @@ def _slopes(
 
 
 @suits("logsnr")
-def _update(schedule, state, i, estimate, noise, *, order, lower_order_final):
-    order = allowed_order(i, state.known + 1, order, lower=lower_order_final)
+def _update(
+    schedule: Schedule,
+    state: MultistepState,
+    i: Array,
+    estimate: Estimate,
+    noise: Array | None,
+    *,
+    order: int,
+    lower_order_final: bool,
+) -> MultistepState:
+    allowed = allowed_order(i, state.known + 1, order, lower=lower_order_final)
     x = dpm_solver_pp_update(
-        schedule, state.x, i, estimate, noise, past=state.past, order=order
+        schedule, state.x, i, estimate, noise, past=state.past, order=allowed
     )
-    return remember(state, x, estimate.x0)
+    after: MultistepState = remember(state, x, estimate.x0)
+    return after

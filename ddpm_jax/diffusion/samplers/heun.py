@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..closures import Closure
+from ..denoiser import Denoiser
 from ..noise import draw_noise
 from ..schedules import Schedule, check_signal, lookup
 from .base import Sampler, SampleState, StepInfo, before, suits
@@ -33,10 +34,11 @@ def heun(
     churn_noise: float = 1.0,
     trained_on: Schedule | None = None,
 ) -> Sampler:
-    """EDM's sampler of order 2, deterministic or, with churn > 0, stochastic.
+    """EDM's sampler of order 2 (Karras et al. 2022, algorithms 1 and 2).
 
-    A denoiser is asked at chains of one entry, with the signal and noise scales and the
-    timestep alone: no `predict` of one's own may read another table.
+    Deterministic or, with churn > 0, stochastic. A denoiser is asked at chains of one
+    entry, with the signal and noise scales and the timestep alone: no `predict` of
+    one's own may read another table.
 
     Args:
         churn: S_churn, noise added per chain: each step first raises sigma by the
@@ -47,9 +49,27 @@ def heun(
             which log alpha, interpolated in this schedule, reaches the raised sigma:
             that of the training, where the chain is respaced; None is the chain.
 
+    Returns:
+        The sampler; 2 T - 1 network calls.
+
     Raises:
         ValueError: if churn is negative, or, at the start of sampling, if the schedule
             has zero terminal SNR, where sigma is infinite.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.diffusion import samplers, schedules, solver_spacing
+        >>> betas = schedules.linear_betas(1000)
+        >>> table = schedules.make_schedule(betas).sqrt_one_minus_alphas_cumprod
+        >>> def network(x, t):  # right for standard normal data; t lies between steps
+        ...     return jnp.interp(t, jnp.arange(1000), table)[:, None] * x
+        >>> positions = solver_spacing.heun_positions(betas, 20)
+        >>> schedule = solver_spacing.interpolated_schedule(betas, positions)
+        >>> x = samplers.sample(
+        ...     0, network, schedule, (5000, 1), sampler=samplers.heun()
+        ... )
+        >>> print(jnp.mean(x).round(1), jnp.std(x).round(1))
+        0.0 1.0
     """
     if churn < 0:
         raise ValueError(f"churn must not be negative; got {churn}")
@@ -68,11 +88,22 @@ def heun_update(
 ) -> Array:
     """x at index i - 1 from x_t, which stands at the single entry of `level`.
 
-    Deterministic: noise, if any, was added in reaching `level` (see `churned`).
+    Karras et al. 2022, algorithm 1. Deterministic: noise, if any, was added in reaching
+    `level` (see `churned`).
 
     Args:
+        schedule: the chain.
+        xt: (batch, *data).
+        i: an index in 0..T-1, ().
         x0s: the x_0 predicted at x_t, and at the end of Euler's step, which is this
-            update with the first prediction twice.
+            update with the first prediction twice; (batch, *data) each.
+        level: where x_t stands (see `level_at`).
+
+    Returns:
+        x_{i-1}, (batch, *data).
+
+    Raises:
+        ValueError: if a concrete i lies outside the chain, or i is not of integers.
     """
     sigma = level.sqrt_recipm1_alphas_cumprod[0]
     r = before(schedule.sqrt_recipm1_alphas_cumprod, 0.0, i, sigma) / sigma
@@ -86,7 +117,15 @@ def heun_update(
 def level_at(sigma: Array, step: Array) -> Schedule:
     """A chain of one entry: the noise level sigma, told as `step`.
 
-    Only what `q_sample` and the predictions read is meaningful in it.
+    sigma is that of Karras et al. 2022, the noise scale of x / alpha. Only what
+    `q_sample` and the predictions read is meaningful in it.
+
+    Args:
+        sigma: noise scale / signal scale, ().
+        step: what the network is told, ().
+
+    Returns:
+        A schedule of tables of shape (1,).
     """
     recip = jnp.sqrt(1 + jnp.square(sigma))
     signal = 1 / recip
@@ -113,7 +152,26 @@ def churned(
     churn_noise: float | Array = 1.0,
     trained_on: Schedule | None = None,
 ) -> tuple[Array, Schedule]:
-    """x_t with noise added (algorithm 2, lines 4-6), and the level where it then is."""
+    """x_t with noise added, and the level where it then is.
+
+    Karras et al. 2022, algorithm 2, lines 4-6.
+
+    Args:
+        schedule: the chain.
+        xt: (batch, *data).
+        i: an index in 0..T-1, ().
+        noise: standard normal, (batch, *data).
+        churn: as for `heun`, a number or (), as the next three.
+        churn_range: as for `heun`.
+        churn_noise: as for `heun`.
+        trained_on: as for `heun`.
+
+    Returns:
+        The noised x_t, (batch, *data), and its level.
+
+    Raises:
+        ValueError: if a concrete i lies outside the chain, or i is not of integers.
+    """
     sigma = lookup(schedule.sqrt_recipm1_alphas_cumprod, i)
     inside = (churn_range[0] <= sigma) & (sigma <= churn_range[1])
     most = math.sqrt(2) - 1
@@ -134,6 +192,9 @@ def churned(
     return level.sqrt_alphas_cumprod[0] * y, level
 
 
+_Stages = tuple[Array, Array, Array]  # x, the first prediction, the last one
+
+
 def _minus_log_alpha(sigma: Array) -> Array:
     return 0.5 * jnp.log1p(jnp.square(sigma))  # log(1 + small) would lose its digits
 
@@ -148,7 +209,15 @@ def _start(schedule: Schedule, x: Array) -> SampleState:
 
 
 @suits("heun")
-def _step(key, denoise, schedule, state, i, *, churning: Closure | None):
+def _step(
+    key: Array,
+    denoise: Denoiser,
+    schedule: Schedule,
+    state: SampleState,
+    i: Array,
+    *,
+    churning: Closure | None,
+) -> tuple[SampleState, StepInfo]:
     """One network call if i = 0 and else two.
 
     They are asked in a loop, so that the network is compiled once, and in one of fixed
@@ -161,14 +230,14 @@ def _step(key, denoise, schedule, state, i, *, churning: Closure | None):
     # After churn the network is told floats; then at both ends.
     end = level_at(sigma_next, schedule.timesteps[i - 1].astype(level.timesteps.dtype))
 
-    def stage(carry, k):
+    def stage(carry: _Stages, k: Array) -> _Stages:
         x, start, _ = carry
         here = jax.tree.map(partial(jnp.where, k == 0), level, end)
         x0 = denoise(here, x, jnp.zeros((), jnp.int32)).x0
         start = jnp.where(k == 0, x0, start)
         return heun_update(schedule, xt, i, (start, x0), level), start, x0
 
-    def body(carry, k):
+    def body(carry: _Stages, k: Array) -> tuple[_Stages, None]:
         ends = (i == 0) & (k == 1)  # Euler's step reaches clean data
         return jax.lax.cond(ends, lambda c, _: c, stage, carry, k), None
 

@@ -49,18 +49,34 @@ def sample(
             plain function reads from outside is read once, when it is compiled.
         schedule: the chain to walk, respaced or not.
         shape: (batch, *data).
-        x_init: where to start, of that shape, in place of the draw.
+        sampler: the way down, e.g. `ddim()`; `ddpm()` if it is not given.
+        x_init: where to start, (batch, *data), in place of the draw.
         start_index: the index to start at, T - 1 if None: with x_init noised to a
             smaller index, the rest of the chain. Part of the program.
+
+    Returns:
+        x_0, (batch, *data).
 
     Raises:
         ValueError: if x_init has another shape, start_index lies outside the chain, or
             the sampler or the denoiser cannot work on the schedule.
+
+    Examples:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from ddpm_jax.diffusion import samplers, schedules
+        >>> schedule = schedules.make_schedule(schedules.linear_betas(1000))
+        >>> def network(x, t):  # x (batch, *data), t (batch,) -> eps
+        ...     return 0.5 * x
+        >>> key = jax.random.key(0)
+        >>> samplers.sample(key, network, schedule, (4, 8, 8, 1)).shape
+        (4, 8, 8, 1)
     """
     key, denoise, step, state, count = _begin(
         key, denoise, schedule, shape, sampler, x_init, start_index
     )
-    return _walk(key, denoise, schedule, step, state, count=count)
+    x: Array = _walk(key, denoise, schedule, step, state, count=count)
+    return x
 
 
 def sample_iter(
@@ -77,8 +93,32 @@ def sample_iter(
     """Yields (index, x) after each `every` steps of the walk that `sample` makes.
 
     index is that of the step just made, so the last pair is (0, x_0); the numbers are
-    those of `sample`. One program serves every length of chunk and every start. The
-    arguments, and what is raised, are those of `sample`; every >= 1.
+    those of `sample`. One program serves every length of chunk and every start.
+
+    Args:
+        key: as for `sample`.
+        denoise: as for `sample`.
+        schedule: as for `sample`.
+        shape: (batch, *data).
+        sampler: as for `sample`.
+        x_init: where to start, (batch, *data), in place of the draw.
+        start_index: as for `sample`.
+        every: steps between what is yielded, at least 1.
+
+    Returns:
+        An iterator of pairs of an index and x, (batch, *data).
+
+    Raises:
+        ValueError: as `sample`, and if every < 1.
+
+    Examples:
+        >>> from ddpm_jax.diffusion import samplers, schedules
+        >>> schedule = schedules.make_schedule(schedules.linear_betas(1000))
+        >>> def network(x, t):
+        ...     return 0.5 * x
+        >>> walk = samplers.sample_iter(0, network, schedule, (4, 3), every=400)
+        >>> [(index, x.shape) for index, x in walk]
+        [(600, (4, 3)), (200, (4, 3)), (0, (4, 3))]
     """
     if every < 1:
         raise ValueError(f"every must be at least 1 step; got {every}")
@@ -100,6 +140,15 @@ def prepared(
 ) -> tuple[Denoiser, Sampler, Any]:
     """The denoiser, the sampler as pytrees, and its first state, for a compiled loop.
 
+    Args:
+        denoise: as for `sample`.
+        schedule: the chain.
+        sampler: the way down it.
+        x: where to start, (batch, *data).
+
+    Returns:
+        All three.
+
     Raises:
         ValueError: if one of them is not what it should be, or cannot work on the
             schedule, which outside the loop is concrete.
@@ -115,14 +164,23 @@ def prepared(
     return denoise, sampler, state
 
 
-def _begin(key, denoise, schedule, shape, sampler, x_init, start_index) -> tuple:
+def _begin(
+    key: Key,
+    denoise: Denoiser | Network,
+    schedule: Schedule,
+    shape: tuple[int, ...],
+    sampler: Sampler,
+    x_init: Array | None,
+    start_index: int | None,
+) -> tuple[Array, Denoiser, Step, Any, int]:
     """The typed key, what `prepared` makes of the rest, and the number of steps."""
     key, last = threefry_key(key), schedule.num_steps - 1
     index = last if start_index is None else start_index
     if not 0 <= index <= last:
         raise ValueError(f"the index to start at must lie in 0..{last}; got {index}")
     if x_init is None:
-        like = jax.ShapeDtypeStruct(tuple(shape), schedule.betas.dtype)
+        dtype = schedule.betas.dtype
+        like = jax.ShapeDtypeStruct(tuple(shape), dtype)  # type: ignore[no-untyped-call]
         x_init = draw_noise(fold_in(key, schedule.num_steps), like)
     if x_init.shape != tuple(shape):
         raise ValueError(
@@ -134,16 +192,32 @@ def _begin(key, denoise, schedule, shape, sampler, x_init, start_index) -> tuple
 
 
 @partial(jax.jit, static_argnames="count")
-def _walk(key, denoise, schedule, step: Step, state, *, count: int) -> Array:
-    def body(state, i):
+def _walk(
+    key: Array,
+    denoise: Denoiser,
+    schedule: Schedule,
+    step: Step,
+    state: Any,
+    *,
+    count: int,
+) -> Any:
+    def body(state: Any, i: Array) -> tuple[Any, None]:
         return step(fold_in(key, i), denoise, schedule, state, i)[0], None
 
     return jax.lax.scan(body, state, jnp.arange(count - 1, -1, -1))[0].x
 
 
 @jax.jit
-def _walk_between(key, denoise, schedule, step: Step, state, upper, lower) -> Any:
-    def body(done, state):
+def _walk_between(
+    key: Array,
+    denoise: Denoiser,
+    schedule: Schedule,
+    step: Step,
+    state: Any,
+    upper: Array,
+    lower: Array,
+) -> Any:
+    def body(done: Array, state: Any) -> Any:
         i = upper - 1 - done
         return step(fold_in(key, i), denoise, schedule, state, i)[0]
 

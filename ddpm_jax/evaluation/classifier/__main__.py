@@ -91,10 +91,11 @@ def splits(data: DataConfig) -> tuple[ImageArrays, ImageArrays]:
         )
     if data.source != "folder" and data.test_split != data.split:
         return train, build.load_images(data, data.test_split)
+    labels = train.labels
     held_out = np.arange(len(train)) % HOLD_OUT == HOLD_OUT - 1
 
     def part(keep: np.ndarray) -> ImageArrays:
-        chosen = {"images": train.images[keep], "labels": train.labels[keep]}
+        chosen = {"images": train.images[keep], "labels": labels[keep]}
         return dataclasses.replace(train, **chosen)
 
     return part(~held_out), part(held_out)

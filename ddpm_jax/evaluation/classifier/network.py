@@ -73,7 +73,7 @@ def train(
     Raises:
         ValueError: if the images have no labels.
     """
-    network = Classifier(_classes(data))
+    network, known = Classifier(_classes(data)), np.asarray(data.labels)
     init_key, data_key = jax.random.split(key)
     rate = optax.cosine_decay_schedule(learning_rate, num_steps)
     optimizer = optax.adam(rate)
@@ -94,7 +94,7 @@ def train(
     draws = np.random.default_rng(np.asarray(jax.random.key_data(data_key)))
     for step in range(num_steps):
         index = draws.integers(0, data.num_examples, batch_size)
-        params, state = update(params, state, data.images[index], data.labels[index])
+        params, state = update(params, state, data.images[index], known[index])
         progress.reach(step + 1)
     progress.close()
     return params

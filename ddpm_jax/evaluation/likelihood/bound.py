@@ -24,11 +24,21 @@ def evaluate(
     *,
     batch_size: int = 128,
 ) -> BitsPerDim:
-    """The bound of every image, as NumPy arrays of (n,) and (n, T). Consumes `key`.
+    """The bound of every image (Ho et al. 2020, eq. 5). Consumes `key`.
 
     Batches are shared out to the processes, and each divides its own over its devices.
     Image i has noise of its own, so the result depends neither on the batch size nor on
     them. A class-conditional model is given the labels.
+
+    Args:
+        key: one key, ().
+        model: what is measured.
+        schedule: the chain: the model's, or one respaced.
+        data: images (n, h, w, c), and labels.
+        batch_size: images that a process runs at a time.
+
+    Returns:
+        In bits/dim, NumPy arrays of (n,) and (n, T).
     """
     mesh = make_mesh(jax.local_devices())
     divided = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
@@ -72,7 +82,11 @@ def _bound(model: Model, schedule: Schedule, keys, images, labels) -> BitsPerDim
 
 
 def standard_error(values: np.ndarray | jax.Array) -> float:
-    """Of the mean of independent values; NaN for a single one."""
+    """The standard error of the mean of independent values; NaN for a single one.
+
+    Args:
+        values: (n,).
+    """
     if len(values) < 2:
         return math.nan
     return float(np.std(values, ddof=1) / np.sqrt(len(values)))

@@ -1,0 +1,93 @@
+"""The public names of the package with their docstrings, read without importing it."""
+
+import ast
+import functools
+import pathlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# What other people's code calls: whole rooms, and single modules. What is not here
+# (programs, commands, what they share) may change without notice.
+ROOMS = ("diffusion", "networks")
+MODULES = (
+    *("build", "config", "drawing", "experiments", "export", "flops", "images"),
+    *("loading", "mesh", "model", "network_config", "data.arrays", "data.batches"),
+    *("data.digits", "data.folder", "data.labels", "data.sources", "data.stream"),
+    *("data.tfds_source", "evaluation.distance", "evaluation.features"),
+    *("evaluation.dinov2", "evaluation.frechet", "evaluation.held_out"),
+    *("evaluation.image_sets", "evaluation.inception", "evaluation.inception_score"),
+    *("evaluation.kernel", "evaluation.likelihood.bound", "evaluation.measure"),
+    *("evaluation.moments", "evaluation.neighbours", "evaluation.protocols"),
+    *("evaluation.resize", "evaluation.sliced", "evaluation.statistics"),
+    *("interop.load", "interop.read", "interop.save", "training.checkpoints"),
+    *("training.loop", "training.state", "training.step"),
+)
+
+
+class Name(NamedTuple):
+    """A function, a class, or one of its methods."""
+
+    path: str  # ddpm_jax.diffusion.schedules.Schedule.beta
+    module: str  # ddpm_jax.diffusion.schedules
+    node: ast.FunctionDef | ast.ClassDef
+    owner: ast.ClassDef | None  # the class of a method
+    file: pathlib.Path
+
+    @property
+    def docstring(self) -> str | None:
+        """As `inspect.getdoc` has it."""
+        return ast.get_docstring(self.node)
+
+    @property
+    def line(self) -> int:
+        """Where the docstring begins, from 0."""
+        return self.node.body[0].lineno - 1
+
+
+@functools.cache
+def module_files() -> dict[str, pathlib.Path]:
+    """Every module of the package, by its name."""
+    found = {}
+    for file in sorted((ROOT / "ddpm_jax").rglob("*.py")):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = file
+    return found
+
+
+@functools.cache
+def parsed(module: str) -> ast.Module:
+    """The source of a module, as a tree."""
+    return ast.parse(module_files()[module].read_text())
+
+
+def public_modules() -> list[str]:
+    """The modules that are public, by their names."""
+    rooms = tuple(f"ddpm_jax.{room}." for room in ROOMS)
+    whole = {f"ddpm_jax.{module}" for module in MODULES}
+    return [x for x in module_files() if f"{x}.".startswith(rooms) or x in whole]
+
+
+@functools.cache
+def public_names() -> tuple[Name, ...]:
+    """Every public function, class and method."""
+    return tuple(name for module in public_modules() for name in _names(module))
+
+
+def _names(module: str) -> Iterator[Name]:
+    file = module_files()[module]
+    for node in _defined(parsed(module).body):
+        path = f"{module}.{node.name}"
+        yield Name(path, module, node, None, file)
+        if isinstance(node, ast.ClassDef):
+            for method in _defined(node.body):
+                if isinstance(method, ast.FunctionDef):
+                    yield Name(f"{path}.{method.name}", module, method, node, file)
+
+
+def _defined(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            if not node.name.startswith("_") or node.name == "__call__":
+                yield node
