@@ -25,7 +25,11 @@ DEV = pathlib.Path("/dev")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Distributed:
-    """Where the processes meet; nothing to say on a TPU pod or under srun."""
+    """Where the processes meet; nothing to say on a TPU pod or under srun.
+
+    Raises:
+        ValueError: if an option cannot work, or another is missing.
+    """
 
     coordinator: str | None = None  # host:port of process 0
     num_processes: int | None = None  # how many there are

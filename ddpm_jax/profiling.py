@@ -16,6 +16,9 @@ class UpdateTrace:
     """The trace of `count` updates of a run, after those that compile and warm up.
 
     What the run does between these updates (a save, a grid) is in it too.
+
+    Raises:
+        ValueError: if the run has too few updates.
     """
 
     def __init__(self, directory: pathlib.Path, count: int, *, first: int, last: int):
@@ -62,7 +65,10 @@ def trace_walk(
     """Traces the first `count` steps of a walk, made once before to compile them.
 
     Args:
-        walk: begins the walk, whose every item is made of `count` steps.
+        directory: where the trace lies.
+        walk: begins the walk, whose every item, an index and x (b, h, w, c), is made of
+            `count` steps.
+        count: steps.
 
     Returns:
         What to say of it.

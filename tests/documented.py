@@ -3,27 +3,11 @@
 import ast
 import functools
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[1]
-
-# What other people's code calls: whole rooms, and single modules. What is not here
-# (programs, commands, what they share) may change without notice.
-ROOMS = ("diffusion", "networks")
-MODULES = (
-    *("build", "config", "drawing", "experiments", "export", "flops", "images"),
-    *("loading", "mesh", "model", "network_config", "data.arrays", "data.batches"),
-    *("data.digits", "data.folder", "data.labels", "data.sources", "data.stream"),
-    *("data.tfds_source", "evaluation.distance", "evaluation.features"),
-    *("evaluation.dinov2", "evaluation.frechet", "evaluation.held_out"),
-    *("evaluation.image_sets", "evaluation.inception", "evaluation.inception_score"),
-    *("evaluation.kernel", "evaluation.likelihood.bound", "evaluation.measure"),
-    *("evaluation.moments", "evaluation.neighbours", "evaluation.protocols"),
-    *("evaluation.resize", "evaluation.sliced", "evaluation.statistics"),
-    *("interop.load", "interop.read", "interop.save", "training.checkpoints"),
-    *("training.loop", "training.state", "training.step"),
-)
 
 
 class Name(NamedTuple):
@@ -63,10 +47,8 @@ def parsed(module: str) -> ast.Module:
 
 
 def public_modules() -> list[str]:
-    """The modules that are public, by their names."""
-    rooms = tuple(f"ddpm_jax.{room}." for room in ROOMS)
-    whole = {f"ddpm_jax.{module}" for module in MODULES}
-    return [x for x in module_files() if f"{x}.".startswith(rooms) or x in whole]
+    """All but the programs, whose options their --help tells."""
+    return [x for x in module_files() if not re.search(r"\.(__main__|commands)\b", x)]
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """Every public name says what it is, its shapes, its errors and its source."""
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator
 
@@ -194,7 +195,9 @@ def _errors(name: Name) -> Iterator[str]:
     owner = name.owner or name.node
     found = {x for body in bodies if body for x in raised(name.module, body, owner)}
     for error in sorted(found):
-        if error not in text or not re.search(r"\b[Rr]aise[sd]?\b", text):
+        kinds = getattr(builtins, error, Exception).__mro__[:-3] or (Exception,)
+        said = any(kind.__name__ in text for kind in kinds) or error in text
+        if not said or not re.search(r"\b[Rr]aise[sd]?\b", text):
             yield f"it raises {error}, which is not said"
 
 
@@ -247,14 +250,22 @@ def raised(module: str, node: ast.AST, owner: ast.AST | None = None) -> set[str]
     found: set[str] = set()
     for inner in _own(node):
         if isinstance(inner, ast.Raise) and isinstance(inner.exc, ast.Call):
-            found.add(ast.unparse(inner.exc.func).split(".")[-1])
+            found.add(_error(module, ast.unparse(inner.exc.func)))
         elif isinstance(inner, ast.Try):
             found |= _uncaught(module, inner, owner)
         elif isinstance(inner, ast.Call):
             called = _called(module, inner.func, owner)
             if called is not None and called[1] is not node:
                 found |= raised(*called)
-    return found - {"type", "AttributeError"}
+    return found - {"", "AttributeError"}
+
+
+def _error(module: str, name: str) -> str:
+    """The class of an error that is raised: a class, or what a function makes."""
+    made = _function(module, name, any_name=True)
+    if made is None:
+        return "" if name.startswith("type(") else name.split(".")[-1]
+    return ast.unparse(made[1].returns or ast.Name(""))
 
 
 def _uncaught(module: str, node: ast.Try, owner: ast.AST | None) -> set[str]:
@@ -288,9 +299,11 @@ def _called(
     return None
 
 
-def _function(module: str, name: str) -> tuple[str, ast.FunctionDef] | None:
+def _function(
+    module: str, name: str, *, any_name: bool = False
+) -> tuple[str, ast.FunctionDef] | None:
     """A helper or a check of this name, as a module knows it."""
-    if not re.match(r"_|check|refuse|(lookup|at|before)$", name):
+    if not any_name and not re.match(r"_|check|refuse|(lookup|at|before)$", name):
         return None
     for node in parsed(module).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
@@ -299,7 +312,9 @@ def _function(module: str, name: str) -> tuple[str, ast.FunctionDef] | None:
             for each in node.names:
                 if (each.asname or each.name) == name:
                     home = _home(module, node)
-                    return _function(home, each.name) if home in FILES else None
+                    if home not in FILES:
+                        return None
+                    return _function(home, each.name, any_name=any_name)
     return None
 
 

@@ -63,7 +63,12 @@ def opaque_srgb(
     black point compensation), before that.
 
     Args:
+        picture: of any of Pillow's modes.
+        stored: how its file stores its numbers.
         background: what shows where nothing is.
+
+    Raises:
+        ValueError: if grey levels lie outside what the file says of them.
     """
     profile = picture.info.get("icc_profile")
     colour, alpha = _parts(picture, stored)

@@ -19,7 +19,19 @@ def conv(
     stride: int = 1,
     padding: str = "SAME",
 ) -> jax.Array:
-    """A convolution with its folded batch norm and ReLU; with a stride, unpadded."""
+    """A convolution with its folded batch norm and ReLU; with a stride, unpadded.
+
+    Args:
+        x: (n, h, w, c).
+        features: channels of the result.
+        kernel: its size, one number or (height, width).
+        name: of its parameters.
+        stride: pixels between two outputs.
+        padding: as XLA has it.
+
+    Returns:
+        (n, h', w', features).
+    """
     if stride > 1:
         padding = "VALID"
         # XLA's space-to-batch has computed such convolutions wrongly on TPUs where
@@ -31,17 +43,38 @@ def conv(
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """The maximum of 3x3, every second one, unpadded."""
+    """The maximum of 3x3, every second one, unpadded.
+
+    Args:
+        x: (n, h, w, c).
+
+    Returns:
+        (n, h', w', c).
+    """
     return nn.max_pool(x, (3, 3), (2, 2))
 
 
 def same_max_pool(x: jax.Array) -> jax.Array:
-    """The maximum of the neighbours."""
+    """The maximum of the neighbours.
+
+    Args:
+        x: (n, h, w, c).
+
+    Returns:
+        (n, h, w, c).
+    """
     return nn.max_pool(x, (3, 3), padding="SAME")
 
 
 def mean_pool(x: jax.Array) -> jax.Array:
-    """The mean of the neighbours that there are: at an edge, of fewer than nine."""
+    """The mean of the neighbours that there are: at an edge, of fewer than nine.
+
+    Args:
+        x: (n, h, w, c).
+
+    Returns:
+        (n, h, w, c).
+    """
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
 
 

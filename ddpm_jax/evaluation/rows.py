@@ -11,6 +11,14 @@ BLOCK = 1024  # rows that become float64 at once
 def as_rows(features: ArrayLike, name: str = "features", least: int = 2) -> np.ndarray:
     """The array as it is, if it has the shape (n, d), n >= `least`, finite numbers.
 
+    Args:
+        features: (n, d).
+        name: is named in the error.
+        least: rows that there must be.
+
+    Returns:
+        (n, d).
+
     Raises:
         ValueError: for anything else.
     """
@@ -30,7 +38,19 @@ def as_rows(features: ArrayLike, name: str = "features", least: int = 2) -> np.n
 def as_pair(
     a: ArrayLike, b: ArrayLike, names: tuple[str, str] = ("samples", "reference")
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both as `as_rows`, of the same dimension."""
+    """Both as `as_rows`, of the same dimension.
+
+    Args:
+        a: (n, d).
+        b: (m, d).
+        names: are named in the error.
+
+    Returns:
+        Both.
+
+    Raises:
+        ValueError: as `as_rows`, and if dimensions differ.
+    """
     first, second = as_rows(a, names[0]), as_rows(b, names[1])
     check_dimensions(first.shape[1], second.shape[1], names)
     return first, second
@@ -48,7 +68,15 @@ def check_dimensions(
 
 
 def blocks(rows: np.ndarray, size: int = BLOCK) -> Iterator[np.ndarray]:
-    """The rows in order, at most `size` at once, as float64."""
+    """The rows in order, as float64.
+
+    Args:
+        rows: (n, d).
+        size: how many at once, at most.
+
+    Returns:
+        (b, d) each.
+    """
     for first in range(0, len(rows), size):
         yield rows[first : first + size].astype(np.float64, copy=False)
 

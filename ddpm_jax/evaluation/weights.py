@@ -122,6 +122,9 @@ def read(
         shapes: of the tensors that there must be.
         ignored: the last names of tensors that there may be, and are left out.
 
+    Returns:
+        Arrays by key, each of the shape asked for.
+
     Raises:
         ValueError: if it is not whole, if tensors are missing, left over or of another
             shape, or if they hold what is not finite.

@@ -37,7 +37,17 @@ def draw(subject: Subject) -> "Figure":
 def noised(
     betas: np.ndarray, image: jax.Array, noise: jax.Array, counts: np.ndarray
 ) -> np.ndarray:
-    """uint8 pictures of the image after so many steps of the chain; 0 is the image."""
+    """Pictures of an image on its way to noise (Ho et al. 2020, eq. 4).
+
+    Args:
+        betas: of the chain, (T,).
+        image: (h, w, c) in [-1, 1].
+        noise: standard normal, (h, w, c).
+        counts: after how many steps, (n,); 0 is the image.
+
+    Returns:
+        (n, h, w, c) uint8.
+    """
     t = jnp.asarray(counts[1:] - 1)  # after n steps the image is at t = n - 1
     many = jnp.broadcast_to(image, (len(t), *image.shape[1:]))
     x = q_sample(make_schedule(betas), many, t, jnp.broadcast_to(noise, many.shape))

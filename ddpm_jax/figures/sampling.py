@@ -71,7 +71,15 @@ def walk(
     """(x_t, x_0 predicted from it) at each index of `shown`, of what `sample` draws.
 
     Args:
+        key: one key, ().
+        denoise: the model.
+        schedule: the chain.
+        sampler: the way down it.
+        shape: (b, h, w, c).
         shown: descending, the last one 0.
+
+    Returns:
+        Pairs of (b, h, w, c).
     """
     like = jax.ShapeDtypeStruct(shape, schedule.betas.dtype)
     x = draw_noise(fold_in(key, schedule.num_steps), like)

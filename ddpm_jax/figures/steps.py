@@ -72,7 +72,11 @@ def draw(subject: Subject) -> "Figure":
 
 
 class Judge:
-    """Measures images against the training images of a subject."""
+    """Measures images against the training images of a subject.
+
+    Raises:
+        ValueError: if there are no features to measure them in.
+    """
 
     def __init__(self, subject: Subject):
         """Takes the features of the training images.
@@ -113,7 +117,16 @@ def curve(subject: Subject, judge: Judge, name: str) -> list[tuple[int, float]]:
 
 
 def drawn(subject: Subject, name: str, steps: int) -> np.ndarray:
-    """`subject.num` samples, uint8, with the labels in turn where there are labels."""
+    """`subject.num` samples, with the labels in turn where there are labels.
+
+    Args:
+        subject: what is drawn from.
+        name: of the sampler.
+        steps: of the chain.
+
+    Returns:
+        (n, h, w, c) uint8.
+    """
     model, labels = subject.model, None
     classes = model.config.data.num_classes
     if classes is not None:
@@ -123,7 +136,14 @@ def drawn(subject: Subject, name: str, steps: int) -> np.ndarray:
 
 
 def held_out(subject: Subject) -> np.ndarray:
-    """As many real images as there are samples, not trained on where a set has such."""
+    """As many real images as there are samples, not trained on where a set has such.
+
+    Args:
+        subject: whose data set.
+
+    Returns:
+        (n, h, w, c) uint8.
+    """
     images = subject.test.images
     order = np.random.default_rng(subject.seed).permutation(len(images))
     return images[order[: subject.num]]

@@ -27,7 +27,7 @@ class Subject:
 
     @property
     def key(self) -> jax.Array:
-        """The key that a figure consumes."""
+        """The key that a figure consumes, ()."""
         return threefry_key(jax.random.key(self.seed))
 
 
@@ -78,7 +78,14 @@ def pick(subject: Subject, count: int) -> ImageArrays:
 
 
 def real(images: ImageArrays) -> jax.Array:
-    """The images as the model sees them, floats in [-1, 1]."""
+    """The images as the model sees them.
+
+    Args:
+        images: (n, h, w, c) uint8.
+
+    Returns:
+        Floats in [-1, 1], (n, h, w, c).
+    """
     return to_float(jnp.asarray(images.images))
 
 

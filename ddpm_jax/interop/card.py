@@ -55,7 +55,8 @@ def model_card(
     """The text of README.md.
 
     Args:
-        config, params: the model's.
+        config: the model's.
+        params: the model's.
         form: of the export that the card lies in.
         step: updates that it was trained; 0 = not known.
         known: the rest.

@@ -125,7 +125,14 @@ def _open_safetensors(path: pathlib.Path) -> Any:
 
 
 def as_float32(array: np.ndarray) -> np.ndarray:
-    """Floating point of any width as float32; anything else as it is."""
+    """Floating point of any width as float32; anything else as it is.
+
+    Args:
+        array: of any shape.
+
+    Returns:
+        The same numbers, of the same shape.
+    """
     if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
         with np.errstate(over="ignore"):  # a float64 that is none of 32 bits is inf
             return array.astype(np.float32, copy=False)

@@ -51,7 +51,15 @@ def as_source(data: Any, names: tuple[str, ...] | None = None) -> Any:
 
 
 def given_kind(config: DataConfig, source: Any) -> DataConfig:
-    """The config of images that Python gives: their size, and how they are held."""
+    """The config of images that Python gives: their size, and how they are held.
+
+    Args:
+        config: the data section.
+        source: the images.
+
+    Raises:
+        ValueError: if they are not as the config says.
+    """
     height, width, channels = source.image_shape
     if height != width:
         raise ValueError(f"images must be square; got {height} x {width}")

@@ -90,7 +90,15 @@ def state_shardings(mesh: Mesh, state: Any) -> Any:
 
 
 def fetch(data: Resident | None, batch: Chosen | Batch) -> Batch:
-    """The examples themselves: gathered from the resident set, or as they came."""
+    """The examples themselves: gathered from the resident set, or as they came.
+
+    Args:
+        data: the set, where it is on the devices.
+        batch: which of its examples; or the examples, (b, h, w, c).
+
+    Raises:
+        ValueError: if examples are named and there is no set.
+    """
     if isinstance(batch, Batch):
         return batch
     if data is None:

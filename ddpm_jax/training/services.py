@@ -43,7 +43,7 @@ class Wandb:
         self._run.log({**values, "step": step})
 
     def image(self, name: str, image: np.ndarray, step: int) -> None:
-        """As `trackers.Service`."""
+        """As `trackers.Service`: an (h, w, c) uint8 picture."""
         self._run.log({name: self._wandb.Image(image), "step": step})
 
     def close(self, failed: bool) -> None:
@@ -84,7 +84,7 @@ class MLflow:
         self._client.log_batch(self.id, metrics=metrics)
 
     def image(self, name: str, image: np.ndarray, step: int) -> None:
-        """As `trackers.Service`."""
+        """As `trackers.Service`: an (h, w, c) uint8 picture."""
         self._client.log_image(self.id, image, f"{name}/step_{step:07d}.png")
 
     def close(self, failed: bool) -> None:

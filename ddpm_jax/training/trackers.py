@@ -50,7 +50,7 @@ class Service(Protocol):
         """As `Tracker`."""
 
     def image(self, name: str, image: np.ndarray, step: int) -> None:
-        """As `Tracker`."""
+        """As `Tracker`: an (h, w, c) uint8 picture."""
 
     def close(self, failed: bool) -> None:
         """The run is at its end, or an error has ended it."""
@@ -119,7 +119,7 @@ class Detached:
         self._calls.put(("scalars", dict(values), step))
 
     def image(self, name: str, image: np.ndarray, step: int) -> None:
-        """As `Tracker`."""
+        """As `Tracker`: an (h, w, c) uint8 picture."""
         self._calls.put(("image", name, image, step))
 
     def close(self) -> None:

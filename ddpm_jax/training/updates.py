@@ -32,7 +32,7 @@ class Updates:
         self._in_a_row = 0  # updates that were not finite
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """An update was begun."""
+        """An update was begun; its metrics are () each, or still to come."""
         self._pending.append((step, metrics))
 
     def check(self, ahead: int, patience: int) -> None:

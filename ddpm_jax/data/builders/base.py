@@ -43,7 +43,16 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
         )
 
     def fetch(self, dl_manager, base_url: str, names: list[str]) -> list[Path]:
-        """The files of these names: those of `manual_dir`, or else downloads."""
+        """The files of these names: those of `manual_dir`, or else downloads.
+
+        Args:
+            dl_manager: TFDS's, which downloads.
+            base_url: what stands before the names there.
+            names: of the files.
+
+        Raises:
+            FileNotFoundError: if `manual_dir` lacks one.
+        """
         if self._manual_dir is None:
             urls = [base_url + name for name in names]
             return [Path(path) for path in dl_manager.download(urls)]

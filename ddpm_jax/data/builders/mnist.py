@@ -68,10 +68,16 @@ class FashionMnist(Mnist):
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The uint8 array of a gzipped IDX file.
+    """The array of a gzipped IDX file.
 
     The file is two zero bytes, the type (8: uint8), the number of dimensions, each
     dimension as a big-endian int32, and the elements.
+
+    Args:
+        path: the file.
+
+    Returns:
+        uint8, of the shape that the file says.
 
     Raises:
         ValueError: if the file is no such file, or is cut short.

@@ -70,6 +70,13 @@ def train(
 
     Adam on random batches, by a rate that falls to 0 as a cosine.
 
+    Args:
+        key: one key, ().
+        data: images (n, h, w, c) uint8, and labels.
+        num_steps: updates.
+        batch_size: images of an update.
+        learning_rate: at the first update.
+
     Raises:
         ValueError: if the images have no labels.
     """
@@ -107,7 +114,15 @@ def _classes(data: ImageArrays) -> int:
 
 
 def judge(params: Any, data: ImageArrays) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, 64), as they are, and the class that each image is taken for."""
+    """Features (n, 64), as they are, and the class that each image is taken for.
+
+    Args:
+        params: of the classifier.
+        data: images (n, h, w, c) uint8, and labels.
+
+    Raises:
+        ValueError: if the images have no labels.
+    """
     apply = jax.jit(Classifier(_classes(data)).apply)
     batches = (data.images[i : i + 1000] for i in range(0, data.num_examples, 1000))
     found = [jax.device_get(apply(params, to_float(images))) for images in batches]
