@@ -257,12 +257,23 @@ def check_spacing(
 
 
 def signal_left(config: ScheduleConfig) -> float:
-    """The part of x_0 that x_T holds, sqrt(alpha_bar_T); sampling starts without."""
+    """The part of x_0 that x_T holds, sqrt(alpha_bar_T); sampling starts without.
+
+    Args:
+        config: the schedule's section.
+
+    Returns:
+        In [0, 1).
+    """
     return float(np.sqrt(np.prod(1 - make_betas(config))))
 
 
 def warn_of_signal(config: ScheduleConfig) -> None:
-    """Warns of a chain that leaves more than a tenth of x_0 at its end, with advice."""
+    """Warns of a chain that leaves more than a tenth of x_0 at its end, with advice.
+
+    Args:
+        config: the schedule's section.
+    """
     left, steps = signal_left(config), config.num_steps
     if left <= 0.1:
         return
@@ -282,9 +293,24 @@ def warn_of_signal(config: ScheduleConfig) -> None:
 def make_network(config: Config) -> UNet:
     """The U-Net, with twice the image's channels where the variance is learned.
 
+    Args:
+        config: of the run.
+
+    Returns:
+        The network, without parameters.
+
     Raises:
         ValueError: if the config is of a network that Python gives, or the U-Net cannot
             take its sizes.
+
+    Examples:
+        >>> from ddpm_jax import build
+        >>> from ddpm_jax.config import Config, DiffusionConfig
+        >>> build.make_network(Config()).out_channels  # of grey digits
+        1
+        >>> learned = DiffusionConfig(variance="learned_range", loss="hybrid")
+        >>> build.make_network(Config(diffusion=learned)).out_channels
+        2
     """
     if config.network.own is not None:
         raise ValueError(
@@ -317,7 +343,11 @@ def _fastest() -> Convolutions:
 
 
 def out_channels(config: Config) -> int:
-    """Of the network: the images', or twice as many for a learned variance."""
+    """Of the network: the images', or twice as many for a learned variance.
+
+    Args:
+        config: of the run.
+    """
     halves = 2 if config.diffusion.variance.startswith("learned") else 1
     return halves * config.data.channels
 
@@ -412,7 +442,14 @@ def make_loss(config: DiffusionConfig) -> losses.Loss:
 
 
 def make_step_sampler(config: DiffusionConfig) -> importance.StepSampler:
-    """How training chooses the step of each example."""
+    """How training chooses the step of each example.
+
+    Args:
+        config: which way, and how many steps.
+
+    Returns:
+        One of `diffusion.importance`.
+    """
     chosen = {
         "uniform": importance.uniform_steps,
         "loss_second_moment": importance.loss_second_moment,
@@ -421,7 +458,14 @@ def make_step_sampler(config: DiffusionConfig) -> importance.StepSampler:
 
 
 def make_clip(config: ClipConfig) -> Clip | None:
-    """The limit on x0 that the config names; None is no limit."""
+    """The limit on x0 that the config names; None is no limit.
+
+    Args:
+        config: the section of it.
+
+    Returns:
+        A function of x_0, (batch, *data), or None.
+    """
     if config.kind == "none":
         return None
     if config.kind == "static":

@@ -32,6 +32,7 @@ from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Schedule
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+USUAL_PLATFORMS = ("cpu", "cuda", "tpu")
 MOST_BYTES = 2**31 - 2**25  # of weights in a flatbuffer, with room for the program
 
 
@@ -51,12 +52,24 @@ class Drawable(Protocol):
         """(height, width, channels)."""
 
     def denoiser(self, label: Any, guidance: Any) -> Denoiser:
-        """The model as a sampler asks it."""
+        """The model as a sampler asks it.
+
+        Args:
+            label: as `Model.sample` takes it.
+            guidance: as `Model.sample` takes it.
+        """
 
     def walk(
         self, sampler: Any, steps: Any, spacing: Any, lambda_min: Any
     ) -> tuple[Sampler, Schedule]:
-        """The sampler, and the chain that it walks."""
+        """The sampler, and the chain that it walks.
+
+        Args:
+            sampler: as `Model.sample` takes it.
+            steps: as `Model.sample` takes it.
+            spacing: as `Model.sample` takes it.
+            lambda_min: as `Model.sample` takes it.
+        """
 
 
 def export_sampler(
@@ -67,7 +80,7 @@ def export_sampler(
     steps: int | None = None,
     spacing: str | None = None,
     lambda_min: float | None = None,
-    platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+    platforms: Sequence[str] = USUAL_PLATFORMS,
 ) -> None:
     """Writes the sampler of `model` to `path`; the module says how to call it.
 

@@ -26,7 +26,7 @@ from ddpm_jax.diffusion.likelihood import BitsPerDim, bits_per_dim
 from ddpm_jax.diffusion.noise import Key
 from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.export import export_sampler
+from ddpm_jax.export import USUAL_PLATFORMS, export_sampler
 from ddpm_jax.images import grid, to_picture, to_uint8
 from ddpm_jax.mesh import BATCH_AXES, make_mesh
 from ddpm_jax.networks import Network, UNet
@@ -80,8 +80,15 @@ class Model:
         (0, 1000)
         >>> model.image_shape
         (8, 8, 1)
-        >>> model.sample(0, num=2, sampler="ddim", steps=3).shape
+        >>> images = model.sample(0, num=2, sampler="ddim", steps=3)
+        >>> images.shape
         (2, 8, 8, 1)
+        >>> model.show(images).mode
+        'L'
+        >>> [index for index, x in model.sample_iter(0, 2, steps=3)]
+        [2, 1, 0]
+        >>> model.bits_per_dim(0, images, steps=2).terms.shape
+        (2, 2)
     """
 
     params: Any
@@ -469,12 +476,26 @@ class Model:
         _, schedule = self.walk("ddim", steps, spacing)
         return samplers.ddim_invert(denoise, schedule, images)
 
-    def export(self, path: pathlib.Path | str, **options: Any) -> None:
+    def export(
+        self,
+        path: pathlib.Path | str,
+        *,
+        sampler: Sampler | str | None = None,
+        steps: int | None = None,
+        spacing: str | None = None,
+        lambda_min: float | None = None,
+        platforms: Sequence[str] = USUAL_PLATFORMS,
+    ) -> None:
         """Writes the sampler to one file that runs with jax alone.
 
         Args:
             path: the file.
-            options: those of `export.export_sampler`.
+            sampler: as `sample` takes it; part of the file.
+            steps: as `sample` takes it; part of the file.
+            spacing: as `sample` takes it; part of the file.
+            lambda_min: as `sample` takes it; part of the file.
+            platforms: where the file can run, of `export.PLATFORMS`; one file serves
+                them all.
 
         Raises:
             ImportError: if flatbuffers is not installed.
@@ -485,7 +506,15 @@ class Model:
         if isinstance(self.network, UNet):  # the file may run on another platform
             network = self.network.clone(convolutions=DIRECT)
             model = dataclasses.replace(self, network=network)
-        export_sampler(model, path, **options)
+        export_sampler(
+            model,
+            path,
+            sampler=sampler,
+            steps=steps,
+            spacing=spacing,
+            lambda_min=lambda_min,
+            platforms=platforms,
+        )
 
     def show(self, images: jax.Array, *, columns: int | None = None) -> "Image":
         """A grid of images, as a notebook displays it.

@@ -73,3 +73,9 @@ def _defined(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.ClassDef]:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             if not node.name.startswith("_") or node.name == "__call__":
                 yield node
+
+
+def method(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
+    """The method of this name that a class defines itself."""
+    functions = (x for x in node.body if isinstance(x, ast.FunctionDef))
+    return next((x for x in functions if x.name == name), None)

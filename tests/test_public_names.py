@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from documented import Name, module_files, parsed, public_names
+from documented import Name, method, public_names
+from raising import raised
 
 NAMES = {name.path: name for name in public_names()}
-FUNCTIONS = [x for x in NAMES if isinstance(NAMES[x].node, ast.FunctionDef)]
 
 # How docstrings name the axes of arrays; what is in a shape is one of these.
 AXES = set(
@@ -95,7 +95,7 @@ MOST_USED = {
     "": """
         model: Model
         loading: load
-        build: make_schedule make_sampler
+        build: make_schedule make_sampler make_network
         config: Config from_dict differences
         experiments: shipped read_config
         images: to_uint8 grid strip save_png
@@ -170,8 +170,8 @@ def _arguments(name: Name) -> Iterator[str]:
     said = _section(name.docstring or "", "Args")
     node = name.node
     if isinstance(node, ast.ClassDef):
-        node = _method(node, "__init__")
-    if not said or node is None:
+        node = method(node, "__init__")
+    if node is None or not (said or isinstance(name.node, ast.FunctionDef)):
         return
     there = [x.arg for x in _parameters(node)]
     if node is not name.node or name.owner is not None:
@@ -183,7 +183,14 @@ def _arguments(name: Name) -> Iterator[str]:
         yield f"Args lack {', '.join(missing)}"
 
 
-COMPLETE = ("ddpm_jax.diffusion",)  # rooms whose Args name every parameter
+# Where Args name every parameter.
+ROOMS = (
+    *("diffusion", "networks", "model", "loading", "images", "build", "export"),
+    *("data.arrays", "data.batches", "data.digits", "data.folder", "data.sources"),
+    *("evaluation.frechet", "evaluation.kernel", "evaluation.inception_score"),
+    *("evaluation.neighbours", "evaluation.sliced", "evaluation.moments"),
+)
+COMPLETE = tuple(f"ddpm_jax.{room}" for room in ROOMS)
 
 
 def _errors(name: Name) -> Iterator[str]:
@@ -191,7 +198,7 @@ def _errors(name: Name) -> Iterator[str]:
     text = name.docstring or ""
     bodies = [name.node]
     if isinstance(name.node, ast.ClassDef):
-        bodies = [_method(name.node, "__init__"), _method(name.node, "__post_init__")]
+        bodies = [method(name.node, "__init__"), method(name.node, "__post_init__")]
     owner = name.owner or name.node
     found = {x for body in bodies if body for x in raised(name.module, body, owner)}
     for error in sorted(found):
@@ -238,111 +245,6 @@ def _parameters(node: ast.FunctionDef) -> list[ast.arg]:
     listed = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     listed += [x for x in (arguments.vararg, arguments.kwarg) if x is not None]
     return listed
-
-
-def _method(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
-    functions = (x for x in node.body if isinstance(x, ast.FunctionDef))
-    return next((x for x in functions if x.name == name), None)
-
-
-def raised(module: str, node: ast.AST, owner: ast.AST | None = None) -> set[str]:
-    """The errors that the body raises, and private helpers and checks that it calls."""
-    found: set[str] = set()
-    for inner in _own(node):
-        if isinstance(inner, ast.Raise) and isinstance(inner.exc, ast.Call):
-            found.add(_error(module, ast.unparse(inner.exc.func)))
-        elif isinstance(inner, ast.Try):
-            found |= _uncaught(module, inner, owner)
-        elif isinstance(inner, ast.Call):
-            called = _called(module, inner.func, owner)
-            if called is not None and called[1] is not node:
-                found |= raised(*called)
-    return found - {"", "AttributeError"}
-
-
-def _error(module: str, name: str) -> str:
-    """The class of an error that is raised: a class, or what a function makes."""
-    made = _function(module, name, any_name=True)
-    if made is None:
-        return "" if name.startswith("type(") else name.split(".")[-1]
-    return ast.unparse(made[1].returns or ast.Name(""))
-
-
-def _uncaught(module: str, node: ast.Try, owner: ast.AST | None) -> set[str]:
-    """What a `try` lets through, and its handlers raise."""
-    caught = {
-        each.id
-        for handler in node.handlers
-        for each in ast.walk(handler.type or ast.Name("Exception"))
-        if isinstance(each, ast.Name)
-    }
-    within = raised(module, ast.Module(node.body, []), owner)
-    if caught & {"Exception", "BaseException"}:
-        within = set()
-    after = [*node.handlers, *node.orelse, *node.finalbody]
-    return (within - caught) | raised(module, ast.Module(after, []), owner)
-
-
-def _called(
-    module: str, function: ast.expr, owner: ast.AST | None
-) -> tuple[str, ast.FunctionDef, ast.AST | None] | None:
-    """The helper or the check that is called, where it is one."""
-    if isinstance(function, ast.Name):
-        found = _function(module, function.id)
-        return None if found is None else (*found, None)
-    of_self = isinstance(function, ast.Attribute) and (
-        ast.unparse(function.value) == "self"
-    )
-    if of_self and isinstance(owner, ast.ClassDef):
-        method = _method(owner, function.attr)
-        return None if method is None else (module, method, owner)
-    return None
-
-
-def _function(
-    module: str, name: str, *, any_name: bool = False
-) -> tuple[str, ast.FunctionDef] | None:
-    """A helper or a check of this name, as a module knows it."""
-    if not any_name and not re.match(r"_|check|refuse|(lookup|at|before)$", name):
-        return None
-    for node in parsed(module).body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return module, node
-        if isinstance(node, ast.ImportFrom):
-            for each in node.names:
-                if (each.asname or each.name) == name:
-                    home = _home(module, node)
-                    if home not in FILES:
-                        return None
-                    return _function(home, each.name, any_name=any_name)
-    return None
-
-
-FILES = module_files()
-
-
-def _home(module: str, node: ast.ImportFrom) -> str:
-    """The module that a `from` imports from."""
-    if not node.level:
-        return node.module or ""
-    package = module if FILES[module].name == "__init__.py" else _parent(module)
-    for _ in range(node.level - 1):
-        package = _parent(package)
-    return f"{package}.{node.module}" if node.module else package
-
-
-def _parent(module: str) -> str:
-    return module.rpartition(".")[0]
-
-
-def _own(node: ast.AST) -> Iterator[ast.AST]:
-    """What runs when it is called: not what functions within it do later."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.Lambda):
-            continue
-        yield child
-        if not isinstance(child, ast.Try):
-            yield from _own(child)
 
 
 def test_the_most_used_names_have_an_example():

@@ -55,6 +55,9 @@ def num_bytes(source: ImageSource) -> int:
 def check_files(source: ImageSource) -> None:
     """Has a source look for examples that it can tell to be bad without reading them.
 
+    Args:
+        source: one that has a `check_files`; another passes.
+
     Raises:
         ValueError: naming all of them (ten, and how many).
     """
@@ -65,6 +68,13 @@ def check_files(source: ImageSource) -> None:
 
 def read_all(source: ImageSource, *, progress: bool = True) -> ImageArrays:
     """Every example of a source, in order, with a progress bar if it takes a while.
+
+    Args:
+        source: anything with `__len__` and `__getitem__` (see `ImageSource`).
+        progress: whether to show the bar.
+
+    Returns:
+        Images (n, h, w, c) uint8, and labels.
 
     Raises:
         ValueError: if the source is empty, or naming all examples that it raises
@@ -98,7 +108,16 @@ def read_all(source: ImageSource, *, progress: bool = True) -> ImageArrays:
 
 
 def progress_bar(what: str, num_examples: int, progress: bool = True) -> "tqdm[int]":
-    """Counts the examples, on a terminal, after the first second."""
+    """Counts the examples, on a terminal, after the first second.
+
+    Args:
+        what: stands before the bar.
+        num_examples: how many there are.
+        progress: whether to show it.
+
+    Returns:
+        An iterator of their numbers.
+    """
     return tqdm(
         range(num_examples),
         desc=what,
@@ -109,7 +128,14 @@ def progress_bar(what: str, num_examples: int, progress: bool = True) -> "tqdm[i
 
 
 def listed_errors(name: str, bad: list[str], seen: int, num_examples: int) -> str:
-    """One line about examples that cannot be used: ten of them, and how many."""
+    """One line about examples that cannot be used: ten of them, and how many.
+
+    Args:
+        name: of the source.
+        bad: a line on each.
+        seen: how many were looked at.
+        num_examples: how many there are.
+    """
     if len(bad) == 1:
         return bad[0]
     of = f"{num_examples:,}" if seen == num_examples else f"the first {seen:,}"

@@ -63,7 +63,11 @@ class Closure:
         self._program = (structure, tuple(rest))
 
     def __call__(self, *arguments: Any) -> Any:
-        """Calls the function with the bound values as keywords."""
+        """Calls the function with the bound values as keywords.
+
+        Args:
+            arguments: its others, by place.
+        """
         function, values = self._parts()
         return function(*arguments, **values)
 
@@ -102,7 +106,12 @@ class Closure:
 
     @classmethod
     def tree_unflatten(cls, program: Any, children: Any) -> Self:
-        """The inverse of `tree_flatten`, whatever the leaves have become."""
+        """The inverse of `tree_flatten`, whatever the leaves have become.
+
+        Args:
+            program: the hashable part.
+            children: what is traced.
+        """
         closure = cls.__new__(cls)
         closure._children, closure._program = list(children), program
         return closure

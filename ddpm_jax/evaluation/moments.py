@@ -118,6 +118,9 @@ def pooled(own: Moments) -> Moments:
     """Of the features of all processes; the same, to the bit, in every process.
 
     All processes call it; one that has no features brings `empty`.
+
+    Args:
+        own: of the features of this process.
     """
     if jax.process_count() == 1:
         return own

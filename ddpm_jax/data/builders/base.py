@@ -42,7 +42,9 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,  # keep the published order
         )
 
-    def fetch(self, dl_manager, base_url: str, names: list[str]) -> list[Path]:
+    def fetch(
+        self, dl_manager: tfds.download.DownloadManager, base_url: str, names: list[str]
+    ) -> list[Path]:
         """The files of these names: those of `manual_dir`, or else downloads.
 
         Args:
