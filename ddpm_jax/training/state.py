@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ddpm_jax.training.clipping import clip_by_global_norm
+
 
 class TrainState(flax.struct.PyTreeNode):
     """A pytree; a checkpoint is this and nothing else."""
@@ -68,7 +70,7 @@ def adam(
     if warmup_steps:
         rise = optax.linear_schedule(0, learning_rate, warmup_steps)
         rate = optax.join_schedules([rise, rate], [warmup_steps])
-    parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    parts = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
     parts.append(optax.scale_by_adam(b1=beta1, b2=beta2, eps=eps))
     if weight_decay:
         parts.append(optax.add_decayed_weights(weight_decay))

@@ -19,6 +19,7 @@ from ddpm_jax.diffusion.losses import Loss
 from ddpm_jax.diffusion.noise import fold_in
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.diffusion.transitions import q_sample
+from ddpm_jax.training.clipping import global_norm
 from ddpm_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -156,7 +157,7 @@ def make_train_step(
             mean, grads = jax.lax.pmean((mean, grads), axis_name)
             drawn = jax.lax.all_gather(drawn, axis_name, tiled=True)
             place = jax.lax.all_gather(place, axis_name, tiled=True)
-        metrics = {"loss": mean, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": mean, "grad_norm": global_norm(grads)}
         rate: Any = 1 - ema_decay
         if ema_warmup:
             rate = jnp.maximum(rate, 9.0 / (10 + state.step))

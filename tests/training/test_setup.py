@@ -87,6 +87,7 @@ CONFIG = Config(
         keep_best=9,
         on_nonfinite="skip",
         peak_flops=1e12,
+        tracker="none",
     ),
     sample=SampleConfig(sampler="ddim", steps=3, every=11, num=6),
     evaluation=EvaluationConfig(
@@ -262,7 +263,7 @@ def test_the_run_hands_on_what_it_is_told(tmp_path, monkeypatch):
     kept = {"keep_latest": 7, "keep_every": 8, "keep_best": 9, "rank_by": "digits-FD"}
     assert any(kept.items() <= call.items() for call in managers)
     begun = {"first_step": 0, "num_steps": 60, "batch_size": 24, "log_every": 4}
-    assert reports == [begun | {"peak_flops": 8e12}]  # of eight devices
+    assert reports == [begun | {"peak_flops": 8e12, "tracker": None}]
     assert runners == [({"data": 8, "fsdp": 1}, True)]
 
     split = dataclasses.replace(CONFIG.train, accumulate=1, fsdp=2)

@@ -13,6 +13,8 @@ from ddpm_jax.diffusion.importance import StepSampler, uniform_steps
 from ddpm_jax.diffusion.losses import simple_loss
 from ddpm_jax.diffusion.schedules import linear_betas, make_schedule
 from ddpm_jax.diffusion.transitions import q_sample
+from ddpm_jax.training import clipping
+from ddpm_jax.training.clipping import clip_by_global_norm
 from ddpm_jax.training.state import adam, init_state
 from ddpm_jax.training.step import Batch, make_train_step
 
@@ -292,6 +294,27 @@ def test_clipping_is_by_the_global_norm():
     mean = optax.tree.get(state, "mu")
     np.testing.assert_allclose(mean["a"], 0.1 * 3 / 5, rtol=1e-6)
     np.testing.assert_allclose(mean["b"], 0.1 * 4 / 5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.01, 1.0, 100.0, 0.0])
+def test_clipping_is_optax_s(factor):
+    """With arrays on either side of the size from which each is summed alone."""
+    keys = dict(enumerate(jax.random.split(jax.random.key(0), 3)))
+    shapes = {0: (3, 4), 1: (65, 64), 2: ()}
+    grads = {i: factor * jax.random.normal(keys[i], shapes[i]) for i in shapes}
+    np.testing.assert_allclose(
+        clipping.global_norm(grads), optax.tree.norm(grads), rtol=1e-6
+    )
+    ours, theirs = (f(5.0) for f in (clip_by_global_norm, optax.clip_by_global_norm))
+    assert ours.init(grads) == theirs.init(grads)  # or old checkpoints would not load
+    clipped, expected = (tx.update(grads, tx.init(grads))[0] for tx in (ours, theirs))
+    for i in shapes:
+        np.testing.assert_allclose(clipped[i], expected[i], rtol=1e-5)
+
+
+def test_the_norm_of_small_or_of_large_arrays_alone():
+    for shape in ((5,), (5000,)):
+        assert abs(clipping.global_norm([jnp.ones(shape)]) ** 2 - shape[0]) < 1e-3
 
 
 def test_the_average_is_a_float32_copy():
