@@ -130,6 +130,7 @@ class ScheduleConfig:
         ValueError: if a field is of another type, or cannot work; it lists them all.
     """
 
+    # The shape of beta over the steps, which reads some of the fields below
     kind: Literal[
         "linear",
         "cosine",
@@ -207,7 +208,7 @@ class ClipConfig:
         ValueError: if a field is of another type, or cannot work; it lists them all.
     """
 
-    kind: Literal["none", "static", "dynamic"] = "static"
+    kind: Literal["none", "static", "dynamic"] = "static"  # dynamic: Imagen's
     bound: float = 1.0  # static: x0 is clipped to [-bound, bound]
     percentile: float = 0.995  # dynamic: which quantile of an example's |x0|, in (0, 1]
     max_value: float | None = None  # dynamic: the largest quantile; None = no limit
@@ -244,10 +245,12 @@ class DiffusionConfig:
     """
 
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    predict: Literal["eps", "x0", "v"] = "eps"
+    predict: Literal["eps", "x0", "v"] = "eps"  # what the network's output is
+    # Of the reverse step: beta_t (large), the posterior's (small), or the network's
     variance: Literal["fixed_small", "fixed_large", "learned", "learned_range"] = (
         "fixed_large"
     )
+    # The error of the output; that and 0.001 of the bound; the bound alone
     loss: Literal["simple", "hybrid", "vlb"] = "simple"
     weight: Literal["constant", "min_snr", "p2"] = "constant"  # of the simple part
     steps: Literal["uniform", "loss_second_moment"] = "uniform"  # which t to train on
@@ -296,12 +299,12 @@ class OptimConfig:
         ValueError: if a field is of another type, or cannot work; it lists them all.
     """
 
-    learning_rate: float = 2e-4
+    learning_rate: float = 2e-4  # after the warm-up
     warmup_steps: int = 5000  # the first update has rate 0; 0 = no warm-up
     decay_steps: int | None = None  # cosine decay to 0 at this step; None = constant
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
+    beta1: float = 0.9  # decay of Adam's mean of the gradient
+    beta2: float = 0.999  # and of its square
+    eps: float = 1e-8  # added to the root of that
     weight_decay: float = 0.0  # decoupled (AdamW)
     clip_norm: float | None = 1.0  # of the global gradient; None = no clipping
     ema_decay: float = 0.9999  # of the float32 average that every sample uses
@@ -336,12 +339,12 @@ class TrainConfig:
         ValueError: if a field is of another type, or cannot work; it lists them all.
     """
 
-    num_steps: int = 800_000
+    num_steps: int = 800_000  # updates
     batch_size: int = 128  # images per update, over all devices
     accumulate: int = 1  # micro-batches per update
-    runner: Literal["jit", "pmap"] = "jit"
+    runner: Literal["jit", "pmap"] = "jit"  # how devices work together
     fsdp: int = 1  # devices over which large parameters are split (jit only)
-    seed: int = 0
+    seed: int = 0  # of the weights, the batches, the steps and the noise
     log_every: int = 100  # steps between lines of metrics.jsonl
     checkpoint_every: int = 5000  # steps between checkpoints
     keep_latest: int = 3  # checkpoints kept
@@ -390,7 +393,7 @@ class SampleConfig:
         ValueError: if a field is of another type, or cannot work; it lists them all.
     """
 
-    sampler: SamplerName = "ddpm"
+    sampler: SamplerName = "ddpm"  # with its own spacing of the steps
     steps: int | None = None  # those that suit the sampler; None = all T
     every: int = 5000  # training steps between grids
     num: int = 64  # images in a grid
@@ -421,7 +424,7 @@ class EvaluationConfig:
     samples: int = 0
     # How these are drawn; None = as the grids, sample.sampler and sample.steps
     sampler: SamplerName | None = None
-    steps: int | None = None
+    steps: int | None = None  # None = as sample.steps
 
     def __post_init__(self):
         check_types("evaluation", self)

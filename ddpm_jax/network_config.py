@@ -27,7 +27,7 @@ class NetworkConfig:
     multipliers: tuple[float, ...] = (1, 2, 2, 2)  # of the channels, per resolution
     num_blocks: int = 2  # residual blocks per resolution
     attention_resolutions: tuple[int, ...] = (16,)  # in pixels
-    dropout: float = 0.1
+    dropout: float = 0.1  # probability, in every residual block
     num_groups: int = 32  # of every group norm
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation
     # What the backward pass computes again, to save memory: all between convolutions
