@@ -25,7 +25,7 @@ class Part(NamedTuple):
     """Tensors that lie together in a file.
 
     Attributes:
-        entry: where they lie, as "['ema']['shadow']"; "" is the file itself.
+        entry: where they lie, as `['ema']['shadow']`; "" is the file itself.
         tensors: by name; or a list, where only their order says what they are.
     """
 

@@ -48,9 +48,9 @@ TREE = (
     "sample.py",
 )
 STAND_INS = ("python", "python3", "pip", "ddpm-train", "ddpm-sample")
-STAND_INS += ("ddpm-evaluate", "ddpm-import", "ddpm-export")
+STAND_INS += ("ddpm-evaluate", "ddpm-import", "ddpm-export", "ddpm-report")
 SLURM = {"--gpus-per-task", "--gpu-bind"}
-SECONDS = 120  # that a block may take
+SECONDS = 600  # that a block may take
 AT_ONCE = 2  # files
 
 
@@ -69,8 +69,10 @@ def main() -> None:
     count = sum(len(each) for each in found.values())
     run = sum(not x.not_run for each in found.values() for x in each)
     print(*faults, sep="\n", end="\n" * bool(faults))
-    seconds = time.perf_counter() - began
-    print(f"{count} blocks of {len(files)} files, {run} of them run: {seconds:.0f} s")
+    seconds, work = time.perf_counter() - began, os.times()
+    cpu = work.user + work.system + work.children_user + work.children_system
+    took = f"{seconds:.0f} s, {cpu:.0f} s of CPU"
+    print(f"{count} blocks of {len(files)} files, {run} of them run: {took}")
     sys.exit(bool(faults))
 
 

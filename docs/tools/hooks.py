@@ -11,6 +11,7 @@ import os
 import pathlib
 import posixpath
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import latex2mathml.converter
@@ -19,6 +20,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from mkdocs.structure.toc import AnchorLink
 from nbconvert import MarkdownExporter
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -60,7 +62,8 @@ def notebook_page(path: pathlib.Path) -> tuple[str, dict[str, bytes]]:
     notebook = nbformat.read(path, as_version=4)
     resources: dict[str, Any] = {"output_files_dir": path.stem}
     text, made = MarkdownExporter().from_notebook_node(notebook, resources=resources)
-    return text, made["outputs"]
+    pictures = {name: x for name, x in made["outputs"].items() if name in text}
+    return text, pictures
 
 
 def on_page_markdown(
@@ -113,10 +116,23 @@ def on_page_content(
         return f'<{tag} class="equation">{drawn}</{tag}>' if block == "block" else drawn
 
     content = EQUATION.sub(draw, content)
+    for item in headings(page.toc):
+        item.title = re.sub(
+            r"\\\((.*?)\\\)",
+            lambda found: mathml(html.unescape(found[1]), "inline", page.file.src_uri),
+            item.title,
+        )
     return content.replace(
         '<details class="mkdocstrings-source">',
         '<details class="mkdocstrings-source" data-search-exclude>',
     )
+
+
+def headings(items: Iterable[AnchorLink]) -> Iterator[AnchorLink]:
+    """All entries of a page's table of contents."""
+    for item in items:
+        yield item
+        yield from headings(item.children)
 
 
 def mathml(latex: str, display: str, place: str) -> str:

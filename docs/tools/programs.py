@@ -20,6 +20,7 @@ import ddpm_jax.evaluation.classifier.__main__ as classifier
 import ddpm_jax.evaluation.likelihood.__main__ as likelihood
 import ddpm_jax.figures.__main__ as figures
 import ddpm_jax.interop.__main__ as interop
+import ddpm_jax.report.__main__ as report
 from ddpm_jax.command import (
     one_line_errors,
     parse,
@@ -36,6 +37,7 @@ MODULES = {
     "ddpm_jax.evaluation.classifier": classifier,
     "ddpm_jax.evaluation.likelihood": likelihood,
     "ddpm_jax.figures": figures,
+    "ddpm_jax.report": report,
 }
 
 
@@ -145,6 +147,7 @@ def named(words: list[str]) -> tuple[str, list[str]]:
     scripts = {"train.py": "train", "sample.py": "sample"}
     scripts |= {"ddpm-train": "train", "ddpm-sample": "sample"}
     scripts |= {"ddpm-evaluate": "ddpm_jax.evaluation"}
+    scripts |= {"ddpm-report": "ddpm_jax.report"}
     scripts |= {"ddpm-import": "import", "ddpm-export": "export"}
     return scripts.get(first, ""), words[1:]
 
