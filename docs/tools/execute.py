@@ -38,15 +38,7 @@ import programs
 import served
 from blocks import Block, blocks
 
-TREE = (
-    "ddpm_jax",
-    "configs",
-    "docs",
-    "benchmarks",
-    "notebooks",
-    "train.py",
-    "sample.py",
-)
+TREE = ("configs", "train.py", "sample.py")  # what commands name of a checkout
 STAND_INS = ("python", "python3", "pip", "ddpm-train", "ddpm-sample")
 STAND_INS += ("ddpm-evaluate", "ddpm-import", "ddpm-export", "ddpm-report")
 SLURM = {"--gpus-per-task", "--gpu-bind"}
@@ -94,15 +86,21 @@ def parsed(file: pathlib.Path, found: list[Block]) -> list[str]:
 
 
 def unknown_options(file: pathlib.Path) -> list[str]:
-    """A line for each option that a sentence names and none of our programs takes."""
+    """A line for each option that a sentence names and none of our programs takes.
+
+    Those of others have underscores, or stand first in a row of a page for whoever
+    comes from there.
+    """
     text = re.sub(r"^```.*?^```|^#.*?$", "", file.read_text(), flags=re.M | re.S)
+    if file.name.startswith("from_"):
+        text = re.sub(r"^\|[^|]*\|", "", text, flags=re.M)
     known = programs.options() | SLURM
     found = []
     for span in re.findall(r"`([^`]+)`", text):
         words = span.split()
         if words and (words[0].startswith("--") or programs.named(words)[0]):
             named = (x.partition("=")[0] for x in words if re.match("--[a-z]", x))
-            found += [x for x in named if x not in known]
+            found += [x for x in named if x not in known and "_" not in x]
     return [f"{file.name}: no program takes {option}" for option in found]
 
 
@@ -114,18 +112,17 @@ def run_all(found: dict[pathlib.Path, list[Block]], scratch: pathlib.Path) -> li
     faults, waiting, running = [], list(found), {}
     try:
         base = scratch / "base"
-        code = "python train.py"
-        made = in_process(base, tools, [Block("the small run", 1, "bash", code, "")])
+        train = Block("the small run", 1, "bash", "python train.py", "")
+        made = in_process(base, tools, [train])
         os.waitpid(made, 0)
         faults += told(base)
+        waiting = waiting if not faults else []
         while waiting or running:
-            while waiting and len(running) < AT_ONCE and not faults:
+            while waiting and len(running) < AT_ONCE:
                 file = waiting.pop(0)
                 folder = scratch / str(len(waiting))
                 shutil.copytree(base / "runs", folder / "runs")
                 running[in_process(folder, tools, found[file])] = folder
-            if not running:
-                break
             ended, _ = os.wait()
             faults += told(running.pop(ended, scratch))
     finally:
