@@ -11,7 +11,6 @@ import dataclasses
 import inspect
 import pathlib
 import sys
-import textwrap
 import typing
 
 from ddpm_jax.config import Config
@@ -66,7 +65,7 @@ def section(cls: type, path: str) -> str:
         for item in dataclasses.fields(cls)
         if not dataclasses.is_dataclass(hint := typing.get_type_hints(cls)[item.name])
     ]
-    what = textwrap.fill(" ".join((cls.__doc__ or "").split()), 88)
+    what, *_ = (cls.__doc__ or "").partition("\n")
     table = ["| option | values | default | meaning |", "|---|---|---|---|", *rows]
     return "\n".join([f"## {path}\n", f"{what}\n", *table, ""])
 
