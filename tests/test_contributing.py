@@ -88,4 +88,5 @@ def test_the_hooks_are_what_ci_lints_with():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     entries = [hook["entry"] for repo in hooks for hook in repo["hooks"]]
     stage = (ROOT / ".ci" / "run").read_text().split('stage "lint and types"\n')[1]
-    assert entries == stage.split("\n\n")[0].splitlines()
+    lines = stage.split("\n}\n")[0].splitlines()
+    assert entries == [line.strip() for line in lines]
