@@ -53,6 +53,7 @@ class Denoiser(Closure):
         The best denoiser of data that are all 0.5:
 
         >>> import jax.numpy as jnp
+        >>> import numpy as np
         >>> from ddpm_jax.diffusion import samplers, schedules, transitions
         >>> from ddpm_jax.diffusion.denoiser import Denoiser, Estimate
         >>> def point(schedule, x, i, *, data):
@@ -62,7 +63,8 @@ class Denoiser(Closure):
         ...     return Estimate(said.x0, said.eps, spread)
         >>> schedule = schedules.make_schedule(schedules.linear_betas(1000))
         >>> denoise = Denoiser(point, data=jnp.full((1, 3), 0.5))
-        >>> print(samplers.sample(0, denoise, schedule, (2, 3)).round(4))
+        >>> x = samplers.sample(0, denoise, schedule, (2, 3))
+        >>> print(np.asarray(x).round(4))
         [[0.5 0.5 0.5]
          [0.5 0.5 0.5]]
     """

@@ -186,9 +186,11 @@ def slerp(first: Array, second: Array, weights: Array) -> Array:
 
     Examples:
         >>> import jax.numpy as jnp
+        >>> import numpy as np
         >>> from ddpm_jax.diffusion import editing
         >>> east, north = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
-        >>> print(editing.slerp(east, north, jnp.array([0.0, 0.5, 1.0])).round(3))
+        >>> between = editing.slerp(east, north, jnp.array([0.0, 0.5, 1.0]))
+        >>> print(np.asarray(between).round(3))
         [[1.    0.   ]
          [0.707 0.707]
          [0.    1.   ]]

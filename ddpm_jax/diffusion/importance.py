@@ -89,11 +89,12 @@ def loss_second_moment(
     Examples:
         >>> import jax
         >>> import jax.numpy as jnp
+        >>> import numpy as np
         >>> from ddpm_jax.diffusion import importance
         >>> steps = importance.loss_second_moment(2, history=1)
         >>> state = steps.update(steps.init(), jnp.array([0, 1]), jnp.array([3.0, 1.0]))
-        >>> print(importance.step_probabilities(state).round(3))
-        [0.75000006 0.25      ]
+        >>> print(np.asarray(importance.step_probabilities(state)).round(3))
+        [0.75 0.25]
     """
 
     def init() -> LossHistory:

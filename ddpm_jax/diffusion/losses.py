@@ -118,6 +118,7 @@ def vlb_term(
         Predicting the noise exactly leaves no divergence but at t = 0, the decoder:
 
         >>> import jax.numpy as jnp
+        >>> import numpy as np
         >>> from ddpm_jax.diffusion import losses, schedules, transitions
         >>> schedule = schedules.make_schedule(schedules.linear_betas(1000))
         >>> x0, t = jnp.ones((2, 8, 8, 1)), jnp.array([0, 500])
@@ -125,8 +126,8 @@ def vlb_term(
         >>> xt = transitions.q_sample(schedule, x0, t, noise)
         >>> small = transitions.fixed_small
         >>> vlb = losses.vlb_term(schedule, x0, xt, t, noise, noise, variance=small)
-        >>> print(vlb.round(3))
-        [0.51000005 0.        ]
+        >>> print(np.asarray(vlb).round(3))
+        [0.51 0.  ]
     """
     del noise  # x_t is all that the bound knows of it
     model, _ = p_mean_variance(
@@ -261,9 +262,11 @@ def min_snr(gamma: float = 5.0, *, predict: Predict = from_eps) -> Weight:
 
     Examples:
         >>> import jax.numpy as jnp
+        >>> import numpy as np
         >>> from ddpm_jax.diffusion import losses, schedules
         >>> schedule = schedules.make_schedule(schedules.linear_betas(1000))
-        >>> print(losses.min_snr()(schedule, jnp.array([0, 100, 999])).round(3))
+        >>> weight = losses.min_snr()(schedule, jnp.array([0, 100, 999]))
+        >>> print(np.asarray(weight).round(3))
         [0.001 0.586 1.   ]
     """
     return _weight(lambda snr: jnp.minimum(1, gamma / snr), predict)
@@ -286,9 +289,11 @@ def p2(gamma: float = 1.0, k: float = 1.0, *, predict: Predict = from_eps) -> We
 
     Examples:
         >>> import jax.numpy as jnp
+        >>> import numpy as np
         >>> from ddpm_jax.diffusion import losses, schedules
         >>> schedule = schedules.make_schedule(schedules.linear_betas(1000))
-        >>> print(losses.p2()(schedule, jnp.array([0, 100, 999])).round(3))
+        >>> weight = losses.p2()(schedule, jnp.array([0, 100, 999]))
+        >>> print(np.asarray(weight).round(3))
         [0.    0.105 1.   ]
     """
     return _weight(lambda snr: (k + snr) ** -gamma, predict)

@@ -55,11 +55,12 @@ class Schedule:
             a chain visits positions between two steps.
 
     Examples:
+        >>> import numpy as np
         >>> from ddpm_jax.diffusion.schedules import linear_betas, make_schedule
         >>> schedule = make_schedule(linear_betas(1000))
         >>> schedule.num_steps, schedule.alphas_cumprod.shape
         (1000, (1000,))
-        >>> print(schedule.alphas_cumprod[::333].round(4))
+        >>> print(np.asarray(schedule.alphas_cumprod[::333]).round(4))
         [0.9999 0.3186 0.011  0.    ]
     """
 

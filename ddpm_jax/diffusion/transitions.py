@@ -49,8 +49,9 @@ def q_step(schedule: Schedule, x_prev: Array, t: Array, noise: Array) -> Array:
         >>> from ddpm_jax.diffusion import schedules, transitions
         >>> schedule = schedules.make_schedule(schedules.constant_betas(2, value=0.64))
         >>> x, noise = jnp.ones((1, 1)), jnp.ones((1, 1))
-        >>> print(transitions.q_step(schedule, x, jnp.array(1), noise))  # 0.6 + 0.8
-        [[1.4000001]]
+        >>> xt = transitions.q_step(schedule, x, jnp.array(1), noise)
+        >>> round(float(xt[0, 0]), 4)  # 0.6 + 0.8
+        1.4
     """
     beta = at(schedule.betas, t, x_prev)
     return jnp.sqrt(1 - beta) * x_prev + jnp.sqrt(beta) * noise
@@ -74,14 +75,15 @@ def q_sample(schedule: Schedule, x0: Array, t: Array, noise: Array) -> Array:
     Examples:
         >>> import jax
         >>> import jax.numpy as jnp
+        >>> import numpy as np
         >>> from ddpm_jax.diffusion import schedules, transitions
         >>> schedule = schedules.make_schedule(schedules.linear_betas(1000))
         >>> x0 = jnp.zeros((4, 32, 32, 3))
         >>> t = jnp.array([0, 10, 100, 999])  # a step for each image
         >>> noise = jax.random.normal(jax.random.key(0), x0.shape)
         >>> xt = transitions.q_sample(schedule, x0, t, noise)
-        >>> print(jnp.std(xt, axis=(1, 2, 3)).round(2))
-        [0.01       0.05       0.32999998 0.98999995]
+        >>> print(np.asarray(xt).std(axis=(1, 2, 3)).round(2))
+        [0.01 0.05 0.33 0.99]
     """
     signal = at(schedule.sqrt_alphas_cumprod, t, x0)
     sigma = at(schedule.sqrt_one_minus_alphas_cumprod, t, x0)
@@ -104,10 +106,11 @@ def q_mean_variance(schedule: Schedule, x0: Array, t: Array) -> Gaussian:
 
     Examples:
         >>> import jax.numpy as jnp
+        >>> import numpy as np
         >>> from ddpm_jax.diffusion import schedules, transitions
         >>> schedule = schedules.make_schedule(schedules.constant_betas(2, value=0.64))
         >>> q = transitions.q_mean_variance(schedule, jnp.ones((1, 1)), jnp.array(0))
-        >>> print(q.mean.round(6), q.variance.round(6))
+        >>> print(np.asarray(q.mean).round(6), np.asarray(q.variance).round(6))
         [[0.6]] [[0.64]]
     """
     log_variance = at(schedule.log_one_minus_alphas_cumprod, t, x0)

@@ -117,13 +117,14 @@ def ddim_invert(denoise: Denoiser | Network, schedule: Schedule, x0: Array) -> A
 
     Examples:
         >>> import jax.numpy as jnp
+        >>> import numpy as np
         >>> from ddpm_jax.diffusion import samplers, schedules
         >>> schedule = schedules.make_schedule(schedules.linear_betas(1000))
         >>> def network(x, t):  # right for standard normal data
         ...     return schedule.sqrt_one_minus_alphas_cumprod[t][:, None] * x
         >>> x0 = jnp.array([[-1.0, 0.25, 1.0]])
         >>> latent = samplers.ddim_invert(network, schedule, x0)
-        >>> print(latent.round(2))
+        >>> print(np.asarray(latent).round(2))
         [[-1.    0.25  1.  ]]
     """
     denoise = as_denoiser(denoise, schedule)

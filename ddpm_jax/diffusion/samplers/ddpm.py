@@ -27,8 +27,8 @@ def ddpm() -> Sampler:
         >>> x = samplers.sample(
         ...     0, network, schedule, (5000, 1), sampler=samplers.ddpm()
         ... )
-        >>> print(jnp.mean(x).round(1), jnp.std(x).round(1))
-        0.0 1.0
+        >>> print(f"{jnp.std(x):.1f}")
+        1.0
     """
     return memoryless(ddpm_update, stochastic=True)
 

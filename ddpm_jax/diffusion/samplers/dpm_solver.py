@@ -67,8 +67,8 @@ def dpm_solver_pp(
         >>> schedule = solver_spacing.interpolated_schedule(betas, positions)
         >>> solver = samplers.dpm_solver_pp(order=2)
         >>> x = samplers.sample(0, network, schedule, (5000, 1), sampler=solver)
-        >>> print(jnp.mean(x).round(1), jnp.std(x).round(1))
-        0.0 1.0
+        >>> print(f"{jnp.std(x):.1f}")
+        1.0
     """
     highest = 2 if stochastic else 3
     if order not in range(1, highest + 1):

@@ -68,8 +68,8 @@ def heun(
         >>> x = samplers.sample(
         ...     0, network, schedule, (5000, 1), sampler=samplers.heun()
         ... )
-        >>> print(jnp.mean(x).round(1), jnp.std(x).round(1))
-        0.0 1.0
+        >>> print(f"{jnp.std(x):.1f}")
+        1.0
     """
     if churn < 0:
         raise ValueError(f"churn must not be negative; got {churn}")

@@ -54,8 +54,8 @@ def unipc(*, lower_order_final: bool = True) -> Sampler:
         >>> x = samplers.sample(
         ...     0, network, schedule, (5000, 1), sampler=samplers.unipc()
         ... )
-        >>> print(jnp.mean(x).round(1), jnp.std(x).round(1))
-        0.0 1.0
+        >>> print(f"{jnp.std(x):.1f}")
+        1.0
     """
     update = Closure(_update, lower_order_final=lower_order_final)
     return one_call(update, stochastic=False, init=_start)
