@@ -218,7 +218,7 @@ def test_a_file_has_no_convolutions_of_this_machine_alone(tmp_path, monkeypatch)
     network = model.network.clone(convolutions=WINOGRAD)
     exported = []
     monkeypatch.setattr(
-        "ddpm_jax.model.export_sampler", lambda model, path: exported.append(model)
+        "ddpm_jax.model.export_sampler", lambda model, *_, **__: exported.append(model)
     )
     dataclasses.replace(model, network=network).export(tmp_path / "file")
     assert exported[0].network == model.network.clone(convolutions=DIRECT)
