@@ -353,7 +353,12 @@ def test_lab_is_converted():
     np.testing.assert_allclose(decoded(data)[0], want, atol=5)
 
 
-@pytest.mark.parametrize("icc", [b"no profile", profile(b"CMYK"), SRGB[:200]])
+# A profile tells when it was made: it names no test, or two workers would name two.
+@pytest.mark.parametrize(
+    "icc",
+    [b"no profile", profile(b"CMYK"), SRGB[:200]],
+    ids=["none", "of other colours", "cut short"],
+)
 def test_a_profile_that_cannot_be_applied_is_said(icc):
     data = encoded(Image.fromarray(RGB), "PNG", icc_profile=icc)
     with pytest.warns(UserWarning, match="a colour profile cannot be applied .*sRGB"):
