@@ -50,19 +50,29 @@ BETAS: dict[str, Callable] = {
     "sigmoid": schedules.sigmoid_betas,
     "explicit": lambda num_steps, *, betas: np.array(betas, np.float64),
 }
+"""`schedule.kind` -> the betas."""
+
 PREDICT = {
     "eps": transitions.from_eps,
     "x0": transitions.from_x0,
     "v": transitions.from_v,
 }
+"""`diffusion.predict` -> what an output stands for."""
+
 VARIANCE = {
     "fixed_small": transitions.fixed_small,
     "fixed_large": transitions.fixed_large,
     "learned": transitions.learned,
     "learned_range": transitions.learned_range,
 }
+"""`diffusion.variance` -> the rule."""
+
 INITIALIZERS: dict[str, dict] = {"ddpm": {}, "improved": IMPROVED_INIT}
+"""`network.init` -> fields of `UNet`."""
+
 WEIGHTS: dict = {"min_snr": losses.min_snr, "p2": losses.p2}
+"""`diffusion.weight` -> the factor of the loss."""
+
 SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "ddpm": samplers.ddpm,
     "ddim": samplers.ddim,
@@ -70,12 +80,17 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "unipc": samplers.unipc,
     "heun": samplers.heun,
 }
+"""The names of samplers, in configs and on command lines."""
+
 SPACINGS = ("uniform", "ddim", "quadratic", "leading", "trailing", "linspace")
-SOLVER_SPACINGS: dict[str, Callable] = {  # positions, also between two steps
+"""The names that `schedules.spaced_timesteps` knows."""
+
+SOLVER_SPACINGS: dict[str, Callable] = {
     "logsnr": solver_spacing.log_snr_positions,
     "karras": solver_spacing.karras_positions,
     "heun": solver_spacing.heun_positions,
 }
+"""The names of positions that suit a solver, also between two steps."""
 
 
 def make_betas(config: ScheduleConfig) -> np.ndarray:

@@ -32,8 +32,13 @@ from ddpm_jax.diffusion.samplers import Sampler
 from ddpm_jax.diffusion.schedules import Schedule
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+"""Where an exported file can run."""
+
 USUAL_PLATFORMS = ("cpu", "cuda", "tpu")
-MOST_BYTES = 2**31 - 2**25  # of weights in a flatbuffer, with room for the program
+"""Where it can run if nothing is said."""
+
+MOST_BYTES = 2**31 - 2**25
+"""Of weights in a flatbuffer, with room for the program."""
 
 
 class Drawable(Protocol):

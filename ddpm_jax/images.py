@@ -13,8 +13,11 @@ from PIL import Image, PngImagePlugin
 
 from ddpm_jax.files import whole_file
 
-GAP = 2  # pixels between the images of a grid, before enlarging
+GAP = 2
+"""Pixels between the images of a grid, before enlarging."""
+
 WHITE = 255
+"""What fills them, in 0..255."""
 
 
 def to_uint8(x: jax.Array | np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Label = int | str | Sequence[int | str] | np.ndarray | jax.Array | None
+"""The class of every image, by number or name, or one each, (num,); None is none."""
 
 
 @jax.tree_util.register_dataclass

@@ -68,6 +68,16 @@ def _names(module: str) -> Iterator[Name]:
                     yield Name(f"{path}.{method.name}", module, method, node, file)
 
 
+def public_values(module: str) -> Iterator[tuple[str, bool]]:
+    """Every public constant and type of a module, and whether it is documented."""
+    body = parsed(module).body
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        target = getattr(node, "target", None) or getattr(node, "targets", [None])[0]
+        if isinstance(target, ast.Name) and not target.id.startswith("_"):
+            text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            yield target.id, text
+
+
 def _defined(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.ClassDef]:
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

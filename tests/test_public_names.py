@@ -2,11 +2,19 @@
 
 import ast
 import builtins
+import importlib
 import re
 from collections.abc import Iterator
 
 import pytest
-from documented import Name, method, public_names
+from documented import (
+    Name,
+    method,
+    parsed,
+    public_modules,
+    public_names,
+    public_values,
+)
 from raising import raised
 
 NAMES = {name.path: name for name in public_names()}
@@ -57,6 +65,21 @@ PLUMBING = (
     *("evaluation.neighbours.nearest_distances", "evaluation.inception.shapes"),
     *("evaluation.inception.load", "evaluation.dinov2.load"),
 )
+
+# Where Args name every parameter.
+ROOMS = (
+    *("diffusion", "networks", "model", "loading", "images", "build", "export"),
+    *("data.arrays", "data.batches", "data.digits", "data.folder", "data.sources"),
+    *("evaluation.frechet", "evaluation.kernel", "evaluation.inception_score"),
+    *("evaluation.neighbours", "evaluation.sliced", "evaluation.moments"),
+)
+COMPLETE = tuple(f"ddpm_jax.{room}" for room in ROOMS)
+# Where constants and types have a docstring, too.
+VALUED = [
+    x
+    for x in public_modules()
+    if x.startswith(tuple(f"ddpm_jax.{room}" for room in ROOMS[:7]))
+]
 
 # The most used ones, each with an example that `test_doctests` runs.
 MOST_USED = {
@@ -132,6 +155,11 @@ def test_a_public_name_is_documented(path):
     assert not broken, f"{name.file}:{name.line + 1}: {path}: {'; '.join(broken)}"
 
 
+@pytest.mark.parametrize("module", VALUED)
+def test_constants_and_types_are_documented(module):
+    assert not [name for name, said in public_values(module) if not said]
+
+
 def _summary(name: Name) -> Iterator[str]:
     """What it is, in a sentence."""
     text = name.docstring or ""
@@ -181,16 +209,6 @@ def _arguments(name: Name) -> Iterator[str]:
     missing = [x for x in there if x not in said]
     if missing and name.module.startswith(COMPLETE):
         yield f"Args lack {', '.join(missing)}"
-
-
-# Where Args name every parameter.
-ROOMS = (
-    *("diffusion", "networks", "model", "loading", "images", "build", "export"),
-    *("data.arrays", "data.batches", "data.digits", "data.folder", "data.sources"),
-    *("evaluation.frechet", "evaluation.kernel", "evaluation.inception_score"),
-    *("evaluation.neighbours", "evaluation.sliced", "evaluation.moments"),
-)
-COMPLETE = tuple(f"ddpm_jax.{room}" for room in ROOMS)
 
 
 def _errors(name: Name) -> Iterator[str]:
@@ -252,3 +270,16 @@ def test_the_most_used_names_have_an_example():
     assert len(paths) == len(set(paths)) >= 60
     missing = [x for x in paths if ">>>" not in (NAMES[x].docstring or "")]
     assert not missing
+
+
+def test_names_imported_when_used_have_the_types_of_their_homes():
+    """What `__getattr__` finds, `TYPE_CHECKING` imports; else its type is Any."""
+    for package in ("ddpm_jax", "ddpm_jax.data"):
+        module = importlib.import_module(package)
+        (typed,) = (x for x in parsed(package).body if isinstance(x, ast.If))
+        imports = [x for x in typed.body if isinstance(x, ast.ImportFrom)]
+        homes = {y.asname: f"{x.module}.{y.name}" for x in imports for y in x.names}
+        assert sorted(homes) == sorted(module.__all__)
+        for name, home in homes.items():
+            found, path = getattr(module, name), home.rpartition(".")
+            assert found is getattr(importlib.import_module(path[0]), path[2])

@@ -4,8 +4,11 @@ import warnings
 
 import numpy as np
 
-# Of Ho et al. 2020, section 4, for 1000 steps: what an end is that is None.
 ENDS = {"start": 1e-4, "end": 0.02}
+"""The ends of linear betas for 1000 steps: what an end is that is None.
+
+Ho et al. 2020, section 4.
+"""
 
 
 def linear_betas(

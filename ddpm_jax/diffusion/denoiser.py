@@ -17,11 +17,15 @@ from .parametrisations import Parametrisation, Predict, Prediction, from_eps, fr
 from .schedules import Schedule
 from .variances import Variance, VarianceRule, as_variance, fixed_large
 
-Clip = Callable[[Array], Array]  # x_0 -> x_0 of the same shape
+Clip = Callable[[Array], Array]
+"""x_0 -> x_0, both (batch, *data): a limit on what a model predicts."""
 
-# (x, t) -> output, for x (batch, *data) at the steps t (batch,): of the shape of x, or,
-# for a learned variance, with twice its channels, the last axis [mean, variance part].
 Network = Callable[[Array, Array], Array]
+"""(x, t) -> output, for x (batch, *data) at the steps t (batch,).
+
+The output is of the shape of x, or, for a learned variance, with twice its channels,
+the last axis being [mean, variance part].
+"""
 
 
 class Estimate(NamedTuple):

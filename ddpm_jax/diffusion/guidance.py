@@ -10,10 +10,11 @@ from .closures import Closure, as_closure
 from .denoiser import Clip, Denoiser, split_output
 from .schedules import concrete, per_example
 
-# (x, t, label) -> output: a network that is told labels of shape (batch,).
 Conditional = Callable[[Array, Array, Array], Array]
-# A number, (batch,) numbers, or a function from t, of shape (batch,), to either.
+"""(x, t, label) -> output: a `Network` that is told labels of shape (batch,)."""
+
 Scale = float | Array | Callable[[Array], Array]
+"""A number, (batch,) numbers, or a function from t, of shape (batch,), to either."""
 
 
 def clip_static(bound: float | Array = 1.0) -> Clip:

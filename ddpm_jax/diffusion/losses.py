@@ -20,9 +20,11 @@ from .schedules import Schedule, lookup
 from .transitions import p_mean_variance, q_mean_variance, q_posterior
 from .variances import VarianceRule, fixed_large, learned_range
 
-Weight = Callable[[Schedule, Array], Array]  # (schedule, t) -> shape of t
-# (schedule, x0, xt, t, noise, output) -> the loss of each example, (batch,)
+Weight = Callable[[Schedule, Array], Array]
+"""(schedule, t) -> a factor of the loss, of the shape of t."""
+
 Loss = Callable[[Schedule, Array, Array, Array, Array, Array], Array]
+"""(schedule, x0, xt, t, noise, output) -> the loss of each example, (batch,)."""
 
 
 def simple_loss(

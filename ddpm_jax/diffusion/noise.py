@@ -13,7 +13,10 @@ import jax.numpy as jnp
 from jax import Array
 
 THREEFRY = "threefry2x32"
-Key = Array | int  # a key, or (batch,) of them, or the seed of a key
+"""The generator whose keys draw alike in any batch."""
+
+Key = Array | int
+"""A key, or (batch,) of them, or the seed of a key."""
 
 
 def threefry_key(key: Key) -> Array:

@@ -33,8 +33,8 @@ _UNREADABLE = (
     "nothing of x_0: predict v or x0"
 )
 
-# (schedule, xt, t, output) -> the prediction, each field of the shape of x_t
 Predict = Callable[[Schedule, Array, Array, Array], Prediction]
+"""(schedule, xt, t, output) -> the prediction, each field of the shape of x_t."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -19,10 +19,15 @@ import numpy as np
 from .betas import checked_betas
 from .schedules import Schedule, make_schedule
 
-# Where DPM-Solver's code cuts cosine chains (its `numerical_clip_alpha`), and diffusers
-# with `lambda_min_clipped`.
 LAMBDA_MIN = -5.1
-HEUN_LAMBDA_MIN = -math.log(80)  # sigma_max of Karras et al. 2022, table 1
+"""Where cosine chains are cut, in log(alpha / sigma).
+
+So does DPM-Solver's code (its `numerical_clip_alpha`; Lu et al. 2022a), and diffusers
+with `lambda_min_clipped`.
+"""
+
+HEUN_LAMBDA_MIN = -math.log(80)
+"""-log sigma_max of Karras et al. 2022, table 1."""
 
 
 def log_snr_positions(

@@ -26,8 +26,10 @@ class Variance(NamedTuple):
 
 
 Values = Array | None
-# (schedule, t, values, x_t) -> the variance, or its logarithm alone
+"""The network's second half, (batch, *data), or None where it has none."""
+
 VarianceRule = Callable[[Schedule, Array, Values, Array], Variance | Array]
+"""(schedule, t, values, x_t) -> the variance, or its logarithm alone."""
 
 
 def fixed_small(schedule: Schedule, t: Array, values: Values, like: Array) -> Variance:

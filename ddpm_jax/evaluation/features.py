@@ -19,8 +19,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ddpm_jax.mesh import BATCH_AXES, make_mesh
 
-Features = dict[str, np.ndarray]  # by tap, (n, d) float32
+Features = dict[str, np.ndarray]
+"""By tap, (n, d) float32."""
+
 Apply = Callable[[Any, jax.Array], dict[str, jax.Array]]
+"""(params, images (n, h, w, c) uint8) -> features by tap, (n, d) each."""
 
 
 @functools.partial(

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 
 Convolution = Callable[[jax.Array, jax.Array], jax.Array]
+"""(b, h, w, c) and a kernel (3, 3, c, features) -> (b, h', w', features)."""
+
 # An array and an axis -> its sums along it.
 _Sums = Callable[[jax.Array, int], tuple[jax.Array, ...]]
 
@@ -210,4 +212,7 @@ def _interleave(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
 
 
 DIRECT = Convolutions(direct, direct_upsampled)
+"""XLA's own convolutions."""
+
 WINOGRAD = Convolutions(winograd, winograd_upsampled)
+"""Winograd's filtering (Lavin & Gray 2016): faster on a CPU, and larger."""

@@ -14,7 +14,8 @@ import numpy as np
 from ddpm_jax.networks.layers import Initializer, ScaledUniform
 from ddpm_jax.networks.unet import UNet
 
-TOGETHER = 2**23  # numbers drawn at once at most, which take some 200 MB on the way
+TOGETHER = 2**23
+"""Numbers drawn at once at most, which take some 200 MB on the way."""
 
 
 class _Waiting(NamedTuple):

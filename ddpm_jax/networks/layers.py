@@ -17,7 +17,10 @@ import jax.numpy as jnp
 from ddpm_jax.networks.convolutions import Convolution, direct, direct_upsampled
 
 Initializer = Callable[..., jax.Array]
+"""(key, shape, dtype) -> an initial parameter of that shape."""
+
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""(q, k, v), each (b, pixels, heads, channels) -> the same shape."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +67,11 @@ class ScaledUniform:
         return jax.random.uniform(key, shape, dtype, -1) * self.bound(shape)
 
 
-# DDPM's rule for every kernel, and for those that end a residual branch: almost zero.
 ddpm_init = ScaledUniform(1.0, "fan_avg")
+"""DDPM's rule for every kernel."""
+
 ddpm_zero_init = ScaledUniform(1e-10, "fan_avg")
+"""DDPM's rule for the kernels that end a residual branch: almost zero."""
 
 
 def nearest_upsample(x: jax.Array) -> jax.Array:

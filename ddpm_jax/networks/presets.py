@@ -10,12 +10,15 @@ import flax.linen as nn
 from ddpm_jax.networks.layers import ScaledUniform
 from ddpm_jax.networks.unet import UNet
 
-# How Improved DDPM starts: kernels as PyTorch's do, uniform with variance
-# 1 / (3 fan_in), and last layers at exactly 0; the biases here start at 0.
 IMPROVED_INIT: dict[str, Any] = {
     "kernel_init": ScaledUniform(1 / 3, "fan_in"),
     "zero_init": nn.initializers.zeros,
 }
+"""How Improved DDPM starts, as fields of `UNet`.
+
+Kernels as PyTorch's do, uniform with variance 1 / (3 fan_in), and last layers at
+exactly 0; the biases here start at 0.
+"""
 
 # What Improved DDPM and guided diffusion share.
 _OPENAI: dict[str, Any] = {

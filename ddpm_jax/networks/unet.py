@@ -32,6 +32,8 @@ from ddpm_jax.networks.layers import (
 )
 
 Remat = Literal["none", "dots", "blocks"]
+"""What the backward pass computes again (see `UNet`)."""
+
 _KEPT = {"dots": jax.checkpoint_policies.dots_saveable, "blocks": None}
 
 

@@ -32,10 +32,14 @@ class SampleState(NamedTuple):
     x: Array
 
 
-# (key, denoise, schedule, state, i) -> the state at index i - 1, of the same structure
 Step = Callable[[Array, Denoiser, Schedule, Any, Array], tuple[Any, StepInfo]]
-# (schedule, state, i, estimate, noise or None) -> the state at index i - 1
+"""(key, denoise, schedule, state, i) -> the state at index i - 1, and a `StepInfo`.
+
+The state keeps its structure; i is a scalar.
+"""
+
 Update = Callable[[Schedule, Any, Array, Estimate, Any], Any]
+"""(schedule, state, i, estimate, noise or None) -> the state at index i - 1."""
 
 
 class Sampler(NamedTuple):
