@@ -42,6 +42,17 @@ EQUATION = re.compile(
 )
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Puts the notebooks into the navigation, where it names their folder."""
+    pages = sorted(place for place in OUTSIDE if place.startswith("notebooks/"))
+    for section in config.nav or []:
+        for entries in section.values():
+            if isinstance(entries, list) and "notebooks" in entries:
+                at = entries.index("notebooks")
+                entries[at : at + 1] = pages
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages from outside."""
     for place, source in OUTSIDE.items():
@@ -71,6 +82,8 @@ def on_page_markdown(
 ) -> str:
     """Leads links that leave docs/ to their page; of another file the name is left."""
     place = page.file.src_uri
+    if place.startswith("reference/"):  # who looks for a name wants this page first
+        page.meta["search"] = {"boost": 2}
     source = OUTSIDE.get(place, f"docs/{place}")
     parts, end = [], 0
     for fence in FENCE.finditer(markdown):

@@ -4,11 +4,11 @@ So a command starts at once, and still is a process of its own.
 """
 
 import array
+import contextlib
 import json
 import os
 import pathlib
 import re
-import signal
 import socket
 import sys
 import tomllib
@@ -27,12 +27,13 @@ def start(path: pathlib.Path) -> int:
     if server:
         listening.close()
         return server
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
     while True:
         asked, _ = listening.accept()
+        with contextlib.suppress(ChildProcessError):  # there is none to be reaped
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
         if not os.fork():
             listening.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             answer(asked)
         asked.close()
 
