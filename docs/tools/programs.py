@@ -54,15 +54,15 @@ def short_config(config: Config) -> Config:
     network = dataclasses.replace(
         config.network, channels=8, num_groups=4, num_blocks=1
     )
-    train = lowered(config.train, num_steps=4, log_every=2, checkpoint_every=4)
+    train = lowered(config.train, num_steps=6, log_every=3, checkpoint_every=6)
     train = dataclasses.replace(train, batch_size=8 * train.accumulate)
     schedule = config.diffusion.schedule
     if schedule.kind == "linear":
         schedule = lowered(schedule, num_steps=50)
-    shown = lowered(config.sample, num=4, every=4, steps=5)
+    shown = lowered(config.sample, num=4, every=6, steps=5)
     measured = config.evaluation
     if measured.every is not None:
-        measured = lowered(measured, every=4, images=8)
+        measured = lowered(measured, every=6, images=8)
         if measured.samples:
             measured = lowered(measured, samples=16, steps=5)
     return dataclasses.replace(
