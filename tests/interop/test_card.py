@@ -96,6 +96,7 @@ def test_an_export_has_a_card(form, workdir, tmp_path):
     assert "other weights" not in body and str(workdir) not in body
 
 
+@pytest.mark.filterwarnings("default")  # others', where PyTorch is imported
 @pytest.mark.parametrize("form", ["npz", "diffusers"])
 def test_what_a_card_says_to_run_runs(form, workdir, tmp_path, monkeypatch):
     out = tmp_path / "out"
@@ -174,3 +175,14 @@ def test_no_name_breaks_the_card(tmp_path):
 def test_numbers_are_numbers_to_yaml(value):
     found = yaml.safe_load(card._yaml({"x": [value, 7, True, None, "1e5"]}))
     assert found == {"x": [pytest.approx(value, rel=1e-5), 7, True, None, "1e5"]}
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_pipeline_of_a_model_without_labels_draws(tmp_path, monkeypatch):
+    pytest.importorskip("diffusers")
+    config = small_config(classes=None)
+    save_diffusers(tmp_path / "out", config, random_params(config))
+    monkeypatch.chdir(tmp_path / "out")
+    _, program = re.findall(r"```python\n(.*?)```", parts(tmp_path / "out")[1], re.S)
+    exec(program, {})
+    assert (tmp_path / "out" / "sample.png").stat().st_size > 50
