@@ -52,7 +52,12 @@ def lowered(options: Any, **most: int) -> Any:
 def short_config(config: Config) -> Config:
     """A run of seconds, with the data and the objective of this config."""
     network = dataclasses.replace(
-        config.network, channels=8, num_groups=4, num_blocks=1
+        config.network,
+        channels=8,
+        multipliers=(1,),
+        num_blocks=1,
+        attention_resolutions=(),
+        num_groups=4,
     )
     train = lowered(config.train, num_steps=6, log_every=3, checkpoint_every=6)
     train = dataclasses.replace(train, batch_size=8 * train.accumulate)
