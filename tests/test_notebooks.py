@@ -88,6 +88,12 @@ def test_a_badge_is_put_in_once_and_taken_out_again(elsewhere):
     assert elsewhere.prepare(once, path.name, None) == plain
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/first_hour.md"])
+def test_every_notebook_is_listed_where_people_look(page):
+    text = (NOTEBOOKS[0].parent.parent / page).read_text()
+    assert [path.name for path in NOTEBOOKS if f"/{path.name})" not in text] == []
+
+
 def test_a_notebook_names_the_one_that_follows():
     for path, following in itertools.pairwise(NOTEBOOKS):
         last = nbformat.read(path, as_version=4).cells[-1].source

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import json
 import pathlib
 import re
 import typing
@@ -20,6 +21,7 @@ from ddpm_jax.interop import __main__ as interop
 from ddpm_jax.interop.facts import Hints
 from ddpm_jax.processes import Distributed
 
+RESULTS = pathlib.Path(__file__).parent.parent / "benchmarks" / "results"
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 OPTIONS = {"from_diffusers.md": 90, "from_improved_diffusion.md": 55}  # at least
 PAGES = [
@@ -219,3 +221,17 @@ def test_what_the_importer_knows_of_a_network_is_in_the_table(page):
     from ddpm_jax.interop.diffusers_format import _UNET_DEFAULTS
 
     assert set(_UNET_DEFAULTS) == set(UNET.split())
+
+
+def test_no_result_is_better_than_what_was_measured():
+    text = (DOCS / "results.md").read_text()
+    sampler = json.loads((RESULTS / "sampler_digits_cpu_float32.json").read_text())
+    found = [
+        x["overhead_percent"]["median"]
+        for x in sampler["float32"].values()
+        if "overhead_percent" in x
+    ]
+    assert max(found) <= float(re.search(r"at most ([\d.]+) % more", text).group(1))
+    overhead = json.loads((RESULTS / "overhead_digits_cpu.json").read_text())
+    said = re.search(r"checkpoints, of the run's time \| at most ([\d.]+) %", text)
+    assert overhead["save_percent_of_run_at_most"] <= float(said.group(1))

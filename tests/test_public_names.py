@@ -27,7 +27,7 @@ AXES = set(
 )
 ELEMENT = r"(?:\*?[A-Za-z_]\w*'?(?:\.shape)?|\d+|\.\.\.)"
 SHAPE = re.compile(
-    rf"\(((?:\d+ ?\* ?)?{ELEMENT}(?: ?[*/+-] ?\w+)*(?:, (?:\d+ ?\* ?)?{ELEMENT}"
+    rf"(?<!\w)\(((?:\d+ ?\* ?)?{ELEMENT}(?: ?[*/+-] ?\w+)*(?:, (?:\d+ ?\* ?)?{ELEMENT}"
     rf"(?: ?[*/+-] ?\w+)*|,)*|)\)"
 )
 ARRAY = re.compile(r"\b(Array|ndarray|ArrayLike)\b")
@@ -245,6 +245,8 @@ def _has_shape(text: str) -> bool:
     if re.search(r"of any shape|of (the|that) shape|of one shape|the shape of", text):
         return True
     for inside in SHAPE.findall(text):
+        if inside and "," not in inside:
+            continue  # a year, a remark
         words = re.findall(r"[A-Za-z_]\w*", inside.replace(".shape", ""))
         if all(word in AXES for word in words):
             return True
