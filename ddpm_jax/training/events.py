@@ -48,8 +48,8 @@ class Events:
         picture = self._summary.image(name, image, dataformats="HWC")
         self._put(step, summary=picture)
 
-    def close(self) -> None:
-        """Writes what is left."""
+    def close(self, ending: str) -> None:
+        """Writes what is left; the file has no word for how a run ended."""
         with named_errors(self._directory), contextlib.closing(self._writer):
             self._writer.flush()
 

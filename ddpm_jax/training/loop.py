@@ -42,6 +42,7 @@ from ddpm_jax.training.feed import (
 )
 from ddpm_jax.training.memory import check_fits
 from ddpm_jax.training.report import Report, add_start
+from ddpm_jax.training.services import Ending
 from ddpm_jax.training.setup import cautions, make_update
 from ddpm_jax.training.signals import stop_signals
 from ddpm_jax.training.start import Clock, begin
@@ -158,6 +159,8 @@ def _run(
         rank_by=plan.best,
     )
     with contextlib.ExitStack() as stack:
+        # Closed after all else, with the error that has ended the run, if one has.
+        tracking = stack.enter_context(contextlib.ExitStack())
         stack.enter_context(manager)
         stop = stack.enter_context(stop_signals())
 
@@ -212,13 +215,20 @@ def _run(
         else:
             state = runner.take_state(start.state.result()())
         data = runner.place_data(feed.resident)
-        report = None
+        step, report = first_step, None
         if main:
             if newest >= 0:
                 print(f"resumed from step {first_step}", flush=True)
             for line in _write_config(config, workdir):
                 print(line, flush=True)
             add_start(workdir, first_step)
+            tracker = open_tracker(config, workdir, first_step)
+            if tracker is not None:
+                tracking.push(
+                    lambda error, *_: tracker.close(
+                        _ending(error, stop.by if step < train.num_steps else None)
+                    )
+                )
             report = Report(
                 workdir,
                 first_step=first_step,
@@ -226,7 +236,7 @@ def _run(
                 batch_size=train.batch_size,
                 log_every=train.log_every,
                 peak_flops=train.peak_flops and train.peak_flops * jax.device_count(),
-                tracker=open_tracker(config, workdir, first_step),
+                tracker=tracker,
             )
             stack.callback(report.close)
 
@@ -242,7 +252,7 @@ def _run(
         clock.ends("compile")
 
         # The run.
-        step, told = first_step, to_dict(config)
+        told = to_dict(config)
         while step < train.num_steps and not stop.asked(step):
             with jax.profiler.StepTraceAnnotation("update", step_num=step + 1):
                 state, metrics = update(state, data, next(batches))
@@ -305,6 +315,15 @@ def _run(
         # Processes that leave would abort one that still draws the last grid.
         processes.barrier("done")
     return Outcome(step, stop.by if step < train.num_steps else None)
+
+
+def _ending(
+    error: type[BaseException] | None, stopped_by: signal.Signals | None
+) -> Ending:
+    """What a tracker is told of how the run ended."""
+    if error is not None and not issubclass(error, KeyboardInterrupt):
+        return "failed"
+    return "finished" if error is None and stopped_by is None else "stopped"
 
 
 def _show(report: Report, path: pathlib.Path, picture: np.ndarray, step: int) -> None:

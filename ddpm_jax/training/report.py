@@ -47,7 +47,7 @@ class Report:
 
         Args:
             peak_flops: of all devices, a second; None = unknown.
-            tracker: is told of all curves and pictures, and closed at the end.
+            tracker: is told of all curves and pictures; whoever opened it closes it.
         """
         self._batch_size, self._log_every = batch_size, log_every
         self._num_steps = num_steps
@@ -151,10 +151,8 @@ class Report:
         self._bar.write(message)
 
     def close(self) -> None:
-        """Ends the bar and closes the files."""
+        """Ends the bar and closes metrics.jsonl."""
         with contextlib.ExitStack() as stack:
-            if self._tracker is not None:
-                stack.callback(self._tracker.close)
             stack.enter_context(named_errors(self._path))
             stack.callback(self._file.close)
             stack.callback(self._bar.close)

@@ -4,9 +4,11 @@ import os
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+
+Ending = Literal["finished", "stopped", "failed"]  # of a run: stopped by a signal
 
 PROJECT = "ddpm_jax"  # where the environment names none
 AT_ONCE = 100  # parameters that MLflow takes
@@ -46,9 +48,10 @@ class Wandb:
         """As `trackers.Service`: an (h, w, c) uint8 picture."""
         self._run.log({name: self._wandb.Image(image), "step": step})
 
-    def close(self, failed: bool) -> None:
-        """As `trackers.Service`."""
-        self._run.finish(exit_code=int(failed))
+    def close(self, ending: Ending) -> None:
+        """As `trackers.Service`; 255 is W&B's own code of what was interrupted."""
+        codes = {"finished": 0, "stopped": 255, "failed": 1}
+        self._run.finish(exit_code=codes[ending])
 
 
 class MLflow:
@@ -87,9 +90,10 @@ class MLflow:
         """As `trackers.Service`: an (h, w, c) uint8 picture."""
         self._client.log_image(self.id, image, f"{name}/step_{step:07d}.png")
 
-    def close(self, failed: bool) -> None:
+    def close(self, ending: Ending) -> None:
         """As `trackers.Service`."""
-        self._client.set_terminated(self.id, "FAILED" if failed else "FINISHED")
+        states = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+        self._client.set_terminated(self.id, states[ending])
 
 
 def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

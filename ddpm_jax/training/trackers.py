@@ -19,7 +19,7 @@ import numpy as np
 from ddpm_jax.config import Config, to_dict
 from ddpm_jax.files import whole_file
 from ddpm_jax.training.events import Events
-from ddpm_jax.training.services import MLflow, Wandb
+from ddpm_jax.training.services import Ending, MLflow, Wandb
 
 SERVICES: dict[str, Callable[..., "Service"]] = {"wandb": Wandb, "mlflow": MLflow}
 LIBRARIES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
@@ -36,8 +36,8 @@ class Tracker(Protocol):
     def image(self, name: str, image: np.ndarray, step: int) -> None:
         """An (h, w, c) uint8 picture."""
 
-    def close(self) -> None:
-        """Writes what is left."""
+    def close(self, ending: Ending) -> None:
+        """Writes what is left, once the run is at its end."""
 
 
 class Service(Protocol):
@@ -52,8 +52,8 @@ class Service(Protocol):
     def image(self, name: str, image: np.ndarray, step: int) -> None:
         """As `Tracker`: an (h, w, c) uint8 picture."""
 
-    def close(self, failed: bool) -> None:
-        """The run is at its end, or an error has ended it."""
+    def close(self, ending: Ending) -> None:
+        """The run is at its end."""
 
 
 def check_installed(name: str) -> None:
@@ -122,9 +122,9 @@ class Detached:
         """As `Tracker`: an (h, w, c) uint8 picture."""
         self._calls.put(("image", name, image, step))
 
-    def close(self) -> None:
+    def close(self, ending: Ending) -> None:
         """Waits for what is left, but not for ever."""
-        self._calls.put(("close", sys.exc_info()[0] is not None))
+        self._calls.put(("close", ending))
         self._thread.join(PATIENCE)
         if self._thread.is_alive():
             _warn(f"{self._name} has not taken all after {PATIENCE:.0f} s; it is left")

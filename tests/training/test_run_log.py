@@ -113,6 +113,7 @@ def test_tensorboard_gets_the_curves_and_the_pictures(tmp_path):
     told.step(7, METRICS)
     told.picture("samples", np.zeros((2, 3, 1), np.uint8), 7)
     told.close()
+    told._tracker.close("finished")
     found = list(records(tmp_path / "tensorboard"))
     # A resumed run hides what an earlier process wrote of its steps.
     assert found[2].session_log.status == 1 and found[2].step == 1
@@ -150,5 +151,5 @@ def test_a_full_disk_is_one_error_that_names_the_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=rf"No space left.*{tmp_path}/tensorboard"):
         told.step(1, METRICS)
     with pytest.raises(OSError, match=rf"No space left.*{tmp_path}/tensorboard"):
-        told.close()
-    assert told._file.closed
+        told._tracker.close("failed")
+    told.close()

@@ -6,7 +6,9 @@ The services' libraries are those installed, or else modules that record their c
 import dataclasses
 import importlib.machinery
 import json
+import os
 import pathlib
+import signal
 import sys
 import threading
 import time
@@ -144,6 +146,51 @@ def test_a_run_that_fails_is_a_failed_run(tmp_path, wandb, monkeypatch):
     assert wandb[-1] == ("finish", (), {"exit_code": 1})
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_is_a_stopped_run(
+    number, tmp_path, wandb, mlflow, monkeypatch
+):
+    add = loop.Updates.add
+
+    def stopped(updates, step, metrics):
+        add(updates, step, metrics)
+        os.kill(os.getpid(), number)
+
+    for name in ("wandb", "mlflow"):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.Updates, "add", stopped)
+            assert run(tmp_path / name, tracker=name).stopped_by == number
+    assert wandb[-1] == ("finish", (), {"exit_code": 255})
+    assert mlflow[-1] == ("set_terminated", ("r7", "KILLED"), {})
+
+
+def test_a_run_that_was_begun_while_an_error_is_handled_is_none_that_fails(
+    tmp_path, wandb
+):
+    try:
+        raise KeyError("of somebody else")
+    except KeyError:
+        run(tmp_path, steps=2, tracker="wandb")
+    assert wandb[-1] == ("finish", (), {"exit_code": 0})
+
+
+@pytest.mark.parametrize("when", ["the log is opened", "the last save is waited for"])
+def test_also_what_fails_around_the_updates_is_a_failed_run(
+    when, tmp_path, wandb, monkeypatch
+):
+    def fails(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    if when == "the log is opened":
+        monkeypatch.setattr(loop, "Report", fails)
+    else:
+        manager = loop.checkpoints.open_checkpoints(tmp_path / "other" / "checkpoints")
+        monkeypatch.setattr(type(manager), "close", fails)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path / "run", steps=2, tracker="wandb")
+    assert wandb[-1] == ("finish", (), {"exit_code": 1})
+
+
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
 def test_a_library_that_is_missing_is_named_before_anything(
     name, tmp_path, monkeypatch
@@ -194,7 +241,7 @@ def test_a_tracker_that_hangs_is_not_waited_for(monkeypatch, capsys):
     for step in range(1000):
         stuck.scalars({"loss": 1.0}, step)
         stuck.image("samples", PICTURE, step)
-    stuck.close()
+    stuck.close("finished")
     assert time.perf_counter() - began < 5
     assert "stuck has not taken all after 0 s; it is left" in capsys.readouterr().err
 
@@ -209,7 +256,7 @@ def test_what_there_is_besides_a_service(tmp_path):
         tracker = trackers.open_tracker(told, tmp_path / name, 0)
         assert type(tracker) is kind
         if tracker is not None:
-            tracker.close()
+            tracker.close("finished")
     assert not (tmp_path / "none").exists()
 
 
@@ -236,10 +283,10 @@ def test_wandb_itself_offline(tmp_path, monkeypatch):
     first = services.Wandb(tmp_path, {"a": {"b": 1}}, None)
     first.scalars({"loss": 1.0, "step": 1}, 1)
     first.image("samples", PICTURE, 1)
-    first.close(False)
+    first.close("finished")
     second = services.Wandb(tmp_path, {"a": {"b": 2}}, first.id)
     second.scalars({"loss": 0.5}, 1)
-    second.close(False)
+    second.close("stopped")
     assert second.id == first.id
     runs = list((tmp_path / "wandb").glob(f"offline-run-*-{first.id}"))
     assert runs and pathlib.Path(first.place) == tmp_path / "wandb"
@@ -258,10 +305,11 @@ def test_mlflow_itself_in_a_file(tmp_path, monkeypatch):
     first = services.MLflow(tmp_path, {"a": {"b": 1}}, None)
     first.scalars({"loss": 1.0, "held_out_loss/t5": 2.0}, 1)
     first.image("samples", PICTURE, 1)
-    first.close(True)
+    first.close("stopped")
+    assert mlflow.get_run(first.id).info.status == "KILLED"
     second = services.MLflow(tmp_path, {"a": {"b": 2}}, first.id)
     second.scalars({"loss": 0.5}, 2)
-    second.close(False)
+    second.close("finished")
     client = mlflow.MlflowClient()
     found = client.get_run(first.id)
     assert found.info.status == "FINISHED" and found.data.params == {"a.b": "1"}
