@@ -222,10 +222,10 @@ def _run(
             for line in _write_config(config, workdir):
                 print(line, flush=True)
             add_start(workdir, first_step)
-            tracker = open_tracker(config, workdir, first_step)
-            if tracker is not None:
+            if (tracker := open_tracker(config, workdir, first_step)) is not None:
+                close = tracker.close
                 tracking.push(
-                    lambda error, *_: tracker.close(
+                    lambda error, *_: close(
                         _ending(error, stop.by if step < train.num_steps else None)
                     )
                 )

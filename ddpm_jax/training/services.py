@@ -58,12 +58,19 @@ class MLflow:
     """A run of MLflow; its own variables (MLFLOW_TRACKING_URI, ...) say where."""
 
     def __init__(self, workdir: pathlib.Path, config: dict[str, Any], id: str | None):
-        """Goes on with the run of that id; None begins one, with the config."""
+        """Goes on with the run of that id, if there is one, or begins one."""
         import mlflow
         from mlflow.entities import Metric, Param
 
         self._metric = Metric
         self._client = mlflow.MlflowClient()
+        if id is not None and not self._goes_on(id):
+            print(
+                f"mlflow: {mlflow.get_tracking_uri()} has no run {id} to go on with; "
+                "a new one is begun",
+                flush=True,
+            )
+            id = None
         if id is None:
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
             found = self._client.get_experiment_by_name(name)
@@ -75,10 +82,21 @@ class MLflow:
             params = [Param(key, value) for key, value in _flat(config)]
             for i in range(0, len(params), AT_ONCE):
                 self._client.log_batch(id, params=params[i : i + AT_ONCE])
-        else:
-            self._client.update_run(id, status="RUNNING")
         self.id = id
         self.place = f"run {id} of {mlflow.get_tracking_uri()}"
+
+    def _goes_on(self, id: str) -> bool:
+        """Whether the store has that run, which is then under way; not one deleted."""
+        from mlflow.exceptions import MlflowException
+
+        absent = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+        try:
+            self._client.update_run(id, status="RUNNING")
+        except MlflowException as error:
+            if error.error_code not in absent:
+                raise
+            return False
+        return True
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """As `trackers.Service`."""

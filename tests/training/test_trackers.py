@@ -73,6 +73,12 @@ def wandb(monkeypatch):
     return calls
 
 
+class Absent(Exception):
+    """What MLflow raises of a run that its store does not have."""
+
+    error_code = "RESOURCE_DOES_NOT_EXIST"
+
+
 @pytest.fixture
 def mlflow(monkeypatch):
     """Calls of a stand-in for mlflow."""
@@ -89,6 +95,7 @@ def mlflow(monkeypatch):
         Metric=lambda *values: values,
         Param=lambda *values: values,
     )
+    made.exceptions = module(monkeypatch, "mlflow.exceptions", MlflowException=Absent)
     return calls
 
 
@@ -134,6 +141,39 @@ def test_mlflow_has_the_run_and_goes_on_with_it(tmp_path, mlflow):
     assert [x[2] for x in images] == [f"samples/step_000000{n}.png" for n in (2, 4)]
     ended = [arguments for name, arguments, _ in mlflow if name == "set_terminated"]
     assert ended == [("r7", "FINISHED")] * 2
+
+
+def test_a_run_that_mlflow_has_lost_is_begun_anew(
+    tmp_path, mlflow, monkeypatch, capsys
+):
+    def lost(self, *_, **__):
+        raise Absent
+
+    (tmp_path / "tracker.json").write_text('{"mlflow": "old", "wandb": "w"}')
+    monkeypatch.setattr(Recording, "update_run", lost, raising=False)
+    run(tmp_path, steps=2, tracker="mlflow")
+    assert [name for name, *_ in mlflow].count("create_run") == 1
+    ids = json.loads((tmp_path / "tracker.json").read_text())
+    assert ids == {"mlflow": "r7", "wandb": "w"}
+    assert mlflow[-1] == ("set_terminated", ("r7", "FINISHED"), {})
+    line = "mlflow: sqlite:///x.db has no run old to go on with; a new one is begun\n"
+    assert line in capsys.readouterr().out
+
+
+def test_a_store_that_cannot_be_asked_is_not_one_without_the_run(
+    tmp_path, mlflow, monkeypatch, capsys
+):
+    def refuses(self, *_, **__):
+        error = Absent("try later")
+        error.error_code = "TEMPORARILY_UNAVAILABLE"
+        raise error
+
+    (tmp_path / "tracker.json").write_text('{"mlflow": "old"}')
+    monkeypatch.setattr(Recording, "update_run", refuses, raising=False)
+    run(tmp_path, steps=2, tracker="mlflow")
+    assert mlflow == []
+    assert json.loads((tmp_path / "tracker.json").read_text()) == {"mlflow": "old"}
+    assert "goes on without it: try later" in capsys.readouterr().err
 
 
 def test_a_run_that_fails_is_a_failed_run(tmp_path, wandb, monkeypatch):
@@ -234,6 +274,60 @@ class Stuck:
         threading.Event().wait(60)
 
 
+def test_a_service_that_takes_nothing_fills_no_memory(monkeypatch, capsys):
+    goes_on, taken = threading.Event(), []
+
+    class Slow(Stuck):
+        def image(self, name, image, step):
+            assert goes_on.wait(60)
+            taken.append(step)
+
+        def close(self, ending):
+            taken.append(ending)
+
+    picture = np.zeros((100, 100, 1), np.uint8)
+    monkeypatch.setattr(trackers, "ROOM", 20 * (trackers.CALL + picture.nbytes))
+    slow = trackers.Detached("slow", Slow)
+    for step in range(1000):
+        slow.image("samples", picture, step)
+    assert slow._calls.qsize() <= 20
+    goes_on.set()
+    until(lambda: slow._calls.qsize() == 0)
+    slow.image("samples", picture, 1000)  # it has caught up
+    slow.close("finished")
+    first, (last, ending) = taken[:-2], taken[-2:]
+    assert first == list(range(len(first))) and 20 <= len(first) <= 21
+    assert (last, ending) == (1000, "finished")
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: slow is too slow: what it has no time for is left out"
+    ]
+
+
+def test_nothing_waits_for_a_service_that_has_failed(capsys):
+    enough = threading.Event()
+
+    def begin():
+        assert enough.wait(60)
+        raise RuntimeError("no route")
+
+    dead = trackers.Detached("dead", begin)
+    for count in (100, 1000):
+        for step in range(count):
+            dead.image("samples", PICTURE, step)
+        enough.set()
+        dead._thread.join(60)
+        assert dead._calls.qsize() == 0
+    dead.close("finished")
+    assert capsys.readouterr().err.count("warning") == 1
+
+
+def until(holds):
+    end = time.perf_counter() + 60
+    while not holds():
+        assert time.perf_counter() < end
+        time.sleep(0.01)
+
+
 def test_a_tracker_that_hangs_is_not_waited_for(monkeypatch, capsys):
     monkeypatch.setattr(trackers, "PATIENCE", 0.2)
     stuck = trackers.Detached("stuck", Stuck)
@@ -262,6 +356,24 @@ def test_what_there_is_besides_a_service(tmp_path):
 
 def test_without_tensorboard_nothing_is_tracked_unasked(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    assert trackers.open_tracker(toy_config(), tmp_path, 0) is None
+
+
+@pytest.mark.parametrize("error", [ImportError, TypeError])
+def test_a_broken_tensorboard_is_told_where_it_is_asked_for(
+    error, tmp_path, monkeypatch
+):
+    def broken(name):
+        raise error("Descriptors cannot be created\ndirectly")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(ImportError) as raised:
+        run(tmp_path / "run", tracker="tensorboard")
+    assert str(raised.value) == (
+        "train.tracker=tensorboard cannot import tensorboardX: Descriptors cannot be "
+        "created directly"
+    )
+    assert not (tmp_path / "run").exists()
     assert trackers.open_tracker(toy_config(), tmp_path, 0) is None
 
 
@@ -295,7 +407,7 @@ def test_wandb_itself_offline(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("default")
-def test_mlflow_itself_in_a_file(tmp_path, monkeypatch):
+def test_mlflow_itself_in_a_file(tmp_path, monkeypatch, capsys):
     installed("mlflow")
     pytest.importorskip("sqlalchemy")
     import mlflow
@@ -313,6 +425,11 @@ def test_mlflow_itself_in_a_file(tmp_path, monkeypatch):
     client = mlflow.MlflowClient()
     found = client.get_run(first.id)
     assert found.info.status == "FINISHED" and found.data.params == {"a.b": "1"}
+    client.delete_run(first.id)
+    third = services.MLflow(tmp_path, {}, first.id)
+    assert third.id not in (first.id, services.MLflow(tmp_path, {}, "0" * 32).id)
+    assert "has no run" in capsys.readouterr().out
+    client.restore_run(first.id)
     history = client.get_metric_history(first.id, "loss")
     assert [(x.step, x.value) for x in history] == [(1, 1.0), (2, 0.5)]
     assert found.data.metrics["held_out_loss/t5"] == 2.0
