@@ -37,6 +37,9 @@ PLACES = {source: page for page, source in OUTSIDE.items()} | {"README.md": "ind
 
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^(```|~~~).*?^\1[ ]*$", re.M | re.S)
+CODE = re.compile("<code>[^<]*</code>")
+OPTION = re.compile(r"--[a-z][\w.-]*")
+WHOLE = r'<span class="option">\g<0></span>'  # on one line, not broken after its --
 EQUATION = re.compile(
     r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S
 )
@@ -120,7 +123,7 @@ def relinked(text: str, source: str, place: str) -> str:
 def on_page_content(
     content: str, *, page: Page, config: MkDocsConfig, files: Files
 ) -> str:
-    """Makes MathML of equations, and keeps source code out of the search."""
+    """Makes MathML of equations, and options whole; keeps code out of the search."""
 
     def draw(found: re.Match[str]) -> str:
         tag, kind, latex = found.groups()
@@ -129,6 +132,7 @@ def on_page_content(
         return f'<{tag} class="equation">{drawn}</{tag}>' if block == "block" else drawn
 
     content = EQUATION.sub(draw, content)
+    content = CODE.sub(lambda code: OPTION.sub(WHOLE, code[0]), content)
     for item in headings(page.toc):
         item.title = re.sub(
             r"\\\((.*?)\\\)",

@@ -54,7 +54,7 @@ def short_config(config: Config) -> Config:
     network = dataclasses.replace(
         config.network,
         channels=8,
-        multipliers=(1,),
+        multipliers=(1,) * (config.data.image_size // 8).bit_length(),  # down to 8
         num_blocks=1,
         attention_resolutions=(),
         num_groups=4,
