@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from ddpm_jax import loading
 from ddpm_jax.checks import check_count
 from ddpm_jax.command import Path, one_line_errors, parse, prepare_jax
@@ -49,13 +47,15 @@ def main(options: Options) -> None:
     found = recorded.read(options.workdir)
     draw, signal, versions = None, None, None
     config = found.config
-    if config is not None:
-        signal = _tried(
-            found, "the schedule is not shown", lambda: chain.signal(config)
-        )
-    if options.chain:
-        draw = _tried(found, "the chain is not drawn", lambda: _draw(options))
-    versions = _tried(found, "devices are not told", _versions) or {}
+    if _tried(found, "neither the chain nor devices are shown", _devices):
+        if config is not None:
+            signal = _tried(
+                found, "the schedule is not shown", lambda: chain.signal(config)
+            )
+        if options.chain:
+            draw = _tried(found, "the chain is not drawn", lambda: _draw(options))
+        versions = _tried(found, "devices are not told", _versions)
+    versions = versions or {"device": "not known"}
     text = page(found, draw=draw, signal=signal, versions=versions, grids=options.grids)
     out = options.out or options.workdir / "report.html"
     with whole_file(out) as file:
@@ -63,8 +63,12 @@ def main(options: Options) -> None:
     print(f"wrote {out} ({len(text) / 1e6:.1f} MB)")
 
 
-def _draw(options: Options) -> chain.Draw:
+def _devices() -> bool:
     prepare_jax()
+    return True
+
+
+def _draw(options: Options) -> chain.Draw:
     return chain.reverse(loading.load(options.workdir))
 
 
@@ -74,10 +78,10 @@ def _versions() -> dict[str, Any]:
 
 def _tried(found: recorded.Recorded, what: str, make: Callable[[], Any]) -> Any:
     """What is made; where that cannot be, None and a note on the page."""
-    known = (ValueError, OSError, ImportError, jax.errors.JaxRuntimeError)
+    known = (ValueError, OSError, ImportError, RuntimeError)  # the last is JAX's, too
     try:
         return make()
-    except (*known, FloatingPointError) as error:
+    except (*known, ArithmeticError, MemoryError) as error:
         found.notes.append(f"{what}: {reason(error)}")
         return None
 

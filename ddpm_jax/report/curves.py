@@ -1,6 +1,7 @@
 """The sections of a page that metrics.jsonl fills."""
 
 import math
+import re
 from collections.abc import Sequence
 
 from ddpm_jax.report.charts import Line, chart, short
@@ -45,7 +46,7 @@ def curves(found: Recorded) -> str:
         return ""
     resumed = ", ".join(f"{step:,}" for step in found.began[:20])
     note = (
-        f"<p>Upright lines: first lines after the run was resumed ({resumed}).</p>"
+        f"<p>Upright lines: where the run was resumed ({resumed}).</p>"
         if resumed
         else ""
     )
@@ -65,9 +66,9 @@ def _range(points: Sequence[tuple[int, float]]) -> str:
 def _by_level(found: Recorded) -> list[str]:
     """The loss at the steps t that were measured, once for each of some updates."""
     levels = {
-        int(name.rpartition("/t")[2]): values
+        int(level[1]): values
         for name, values in found.series.items()
-        if name.startswith(f"{HELD_OUT}/t") and name.rpartition("/t")[2].isdigit()
+        if (level := re.fullmatch(rf"{HELD_OUT}/t([0-9]{{1,15}})", name))
     }
     updates = sorted({step for values in levels.values() for step in values})
     if not updates:

@@ -2,7 +2,7 @@
 
 import base64
 import html
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +31,7 @@ def figure(title: str, drawn: str, caption: str) -> str:
 
 def number(value: Any, digits: int = 5) -> str:
     """A figure in so many digits; a dash where there is none."""
-    known = type(value) in (int, float) and math.isfinite(value)
+    known = type(value) in (int, float) and abs(value) <= sys.float_info.max
     return f"{value:.{digits}g}" if known else "–"
 
 

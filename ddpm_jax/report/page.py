@@ -13,7 +13,7 @@ from ddpm_jax.config import Config
 from ddpm_jax.report.chain import Draw
 from ddpm_jax.report.charts import short
 from ddpm_jax.report.curves import HELD_OUT, curves
-from ddpm_jax.report.markup import number, text
+from ddpm_jax.report.markup import number, part, text
 from ddpm_jax.report.pictures import pictures, samples, walked_chain
 from ddpm_jax.report.recorded import Recorded
 from ddpm_jax.report.tables import config_table, environment_table, evaluations
@@ -112,7 +112,12 @@ def _facts(found: Recorded) -> str:
     for record in list(found.evaluations.values())[-1:]:
         row = next(iter(record["metrics"].values()), None)
         if isinstance(row, dict):
-            facts.append((str(row.get("shown")), number(row.get("mean"))))
+            name, samples = str(row.get("shown")), part(record, "samples")
+            if samples.get("weights") == "raw":
+                name += ", raw weights"
+            if type(step := samples.get("trained steps")) is int:
+                name += f" at step {step:,}"
+            facts.append((name, number(row.get("mean"))))
     if found.checkpoints:
         facts.append(("newest checkpoint", f"{found.checkpoints[-1]:,}"))
     if found.written and not done:

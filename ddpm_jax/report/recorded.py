@@ -14,6 +14,8 @@ from ddpm_jax.config import Config, from_dict
 from ddpm_jax.text import reason
 from ddpm_jax.training.integrity import complete_steps
 
+MOST, LEAST = 1e150, 1e-150  # of what is drawn
+
 Series = dict[str, dict[int, float]]  # a metric's values by step, in order of steps
 
 
@@ -24,7 +26,7 @@ class Recorded:
     workdir: pathlib.Path
     config: Config | None = None
     series: Series = field(default_factory=dict)
-    began: list[int] = field(default_factory=list)  # after which steps it was resumed
+    began: list[int] = field(default_factory=list)  # where it was resumed
     written: str | None = None  # when the last metrics were
     starts: list[dict[str, Any]] = field(default_factory=list)  # with what it ran
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # by file name
@@ -59,7 +61,10 @@ def read(workdir: pathlib.Path) -> Recorded:
         )
     found.config = _config(found)
     _read_metrics(found)
-    found.starts = [x for x in _values(found, "starts.json", []) if _is_start(x)]
+    starts = _values(found, "starts.json", [])
+    found.starts = [x for x in starts if _is_start(x)] if type(starts) is list else []
+    if found.starts and found.starts[0]["step"] == 0:  # all since the first are there
+        found.began = sorted({x["step"] for x in found.starts[1:]} - {0})
     records = (workdir / "evaluation").glob("*.json")
     for path in sorted(records, key=lambda x: (x.stat().st_mtime, x.name)):
         record = _values(found, f"evaluation/{path.name}", {})
@@ -99,24 +104,46 @@ def _config(found: Recorded) -> Config | None:
 
 
 def _is_start(value: Any) -> bool:
-    return isinstance(value, dict) and type(value.get("step")) is int
+    return isinstance(value, dict) and _is_step(value.get("step"))
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
 
 
 def _read_metrics(found: Recorded) -> None:
-    """The curves: of a step that was logged twice, the later line."""
+    """The curves: of a step that was logged twice, the later line.
+
+    Resumed runs that have no starts.json begin with lines that tell how long that took.
+    """
     path = found.workdir / "metrics.jsonl"
     if not path.is_file():
         return
     moment = time.localtime(path.stat().st_mtime)
     found.written = time.strftime("%Y-%m-%d %H:%M", moment)
+    beyond = 0
     with path.open("rb") as file:
         for step, values in _lines(file):
             if "start_seconds" in values:
                 found.began.append(step)
             for name, value in values.items():
-                found.series.setdefault(name, {})[step] = value
+                drawn = _drawable(value)
+                beyond += not math.isnan(drawn) and drawn != value
+                found.series.setdefault(name, {})[step] = drawn
+    if beyond:
+        found.notes.append(
+            f"metrics.jsonl: {beyond:,} numbers cannot be drawn: beyond {MOST:g} they "
+            f"are shown as not finite, below {LEAST:g} as 0"
+        )
     found.series = {k: dict(sorted(x.items())) for k, x in found.series.items()}
     found.began = sorted(found.began)[1:]
+
+
+def _drawable(value: float) -> float:
+    """The value, or what is drawn in its place: axes are computed in float64."""
+    if abs(value) > MOST:  # an int may be too large for a float
+        return math.inf if value > 0 else -math.inf
+    return 0.0 if abs(value) < LEAST else value
 
 
 def _lines(file: Any) -> Iterator[tuple[int, dict[str, float]]]:
@@ -125,7 +152,7 @@ def _lines(file: Any) -> Iterator[tuple[int, dict[str, float]]]:
         values: Any = None
         with contextlib.suppress(ValueError, RecursionError):
             values = json.loads(line)
-        if not isinstance(values, dict) or type(values.get("step")) is not int:
+        if not isinstance(values, dict) or not _is_step(values.get("step")):
             continue
         step = values.pop("step")
         numbers = {k: math.nan if x is None else x for k, x in values.items()}

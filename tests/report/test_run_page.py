@@ -7,6 +7,7 @@ import json
 import math
 import re
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -149,9 +150,76 @@ def test_a_run_under_way_and_resumed_is_told(tmp_path):
     noise = 'null\n[]\n\x00\n{"step": "5"}\n{"step": 20, "loss": null, "x": "y"}\n'
     page = made(workdir_with(tmp_path, metrics=text + noise + half))
     assert "step 25 of 40" in page.text
-    assert "after the run was resumed (15, 25)" in page.text
+    assert "where the run was resumed (15, 25)" in page.text
     assert "highest 2 at 10, not finite 1" in page.text  # the later of two lines
     assert not any(word in page.text for word in ("Evaluation", "Samples", "nan"))
+
+
+def test_a_run_was_resumed_where_its_starts_say(tmp_path):
+    points = [{"step": s, "loss": 1.0} for s in range(1, 40)]
+    points[14]["start_seconds"] = points[24]["start_seconds"] = 3.0
+    workdir = workdir_with(tmp_path, metrics=lines(*points))
+    write(workdir, "starts.json", [{"step": s} for s in (0, 0, 10, 20, 10)])
+    assert "where the run was resumed (10, 20)" in made(workdir).text
+    # A run that began before there were any.
+    write(workdir, "starts.json", [{"step": 20}])
+    assert "where the run was resumed (25)" in made(workdir).text
+
+
+def test_the_figure_at_the_top_tells_of_which_weights_it_is(tmp_path):
+    workdir = workdir_with(tmp_path, metrics=lines({"step": 40, "loss": 1.0}))
+    record = evaluation()
+    record["samples"] |= {"trained steps": 1020, "weights": "ema"}
+    write(workdir, "evaluation/a.json", record)
+    assert "FID at step 1,020 3.25 " in made(workdir).text
+    record["samples"]["weights"] = "raw"
+    write(workdir, "evaluation/a.json", record)
+    assert "FID, raw weights at step 1,020 3.25 " in made(workdir).text
+
+
+HUGE = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("values", "beyond"),
+    [
+        ((HUGE, "1", "2"), 1),
+        ((f"-{HUGE}", "1e-320", "1e300"), 3),
+        (("1e-320", "1e300", "5e-324"), 3),
+        (("1e308", "-1e308", "1.7e308"), 3),
+        (("1e150", "-1e150", "1e-150"), 0),
+        (("1e-150", "1e150", "1"), 0),
+        (("NaN", "null", "Infinity"), 0),
+    ],
+)
+def test_no_number_is_too_large_or_too_small_for_the_page(values, beyond, tmp_path):
+    metrics = "".join(
+        f'{{"step": {i}, "loss": {x}, "skipped": {x}, "held_out_loss/t{i}": {x}}}\n'
+        for i, x in enumerate((*values, "0.5"), 1)
+    )
+    metrics += f'{{"step": {HUGE}, "loss": 1}}\n{{"step": -3, "loss": 1}}\n'
+    metrics += f'{{"step": 1, "held_out_loss/t{HUGE}": 1, "held_out_loss/t²": 1}}\n'
+    workdir = workdir_with(tmp_path, metrics=metrics)
+    write(workdir, "starts.json", f'[{{"step": {HUGE}}}]')
+    record = json.dumps(evaluation()).replace("3.25", HUGE)
+    write(workdir, "evaluation/a.json", record)
+    page = made(workdir)
+    assert "training loss 0.5" in page.text and "FID – " in page.text
+    note = f"metrics.jsonl: {3 * beyond} numbers cannot be drawn"
+    assert ("cannot be drawn" in page.text) == (beyond > 0) == (note in page.text)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, AssertionError])
+@pytest.mark.parametrize("chained", [True, False])
+def test_without_a_device_there_is_a_page(error, chained, tmp_path, monkeypatch):
+    def absent(*_):
+        raise error("Unable to initialize backend 'cuda'")
+
+    monkeypatch.setattr(jax, "devices", absent)
+    workdir = workdir_with(tmp_path, metrics=lines({"step": 3, "loss": 1.0}))
+    page = made(workdir, chain=chained)
+    assert "neither the chain nor devices are shown: JAX finds no devices" in page.text
+    assert "step 3 " in page.text and "The chain" not in page.text
 
 
 @pytest.mark.parametrize("name", EVIL)
