@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "training": {
         *("build", "config", "data", "diffusion", "evaluation", "files", "flops"),
         *("images", "mesh", "model", "networks", "ownership", "processes"),
-        *("profiling", "progress"),
+        *("profiling", "progress", "text"),
     },
     "drawing": {
         *("build", "checks", "files", "images", "model", "ownership", "processes"),
