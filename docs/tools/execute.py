@@ -109,7 +109,8 @@ def run_all(found: dict[pathlib.Path, list[Block]], scratch: pathlib.Path) -> li
     programs.shorten()
     server = served.start(scratch / "socket")
     tools = stand_ins(scratch)
-    faults, waiting, running = [], list(found), {}
+    faults, running = [], {}
+    waiting = sorted(found, key=lambda file: -len(found[file]))  # the longest first
     try:
         base = scratch / "base"
         train = Block("the small run", 1, "bash", "python train.py", "")
