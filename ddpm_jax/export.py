@@ -15,10 +15,11 @@ One file holds less than 2 GiB, weights included, because a flatbuffer does: hal
 billion parameters. Writing it takes six times the weights in memory, beside them.
 """
 
+import contextlib
 import importlib.util
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -137,8 +138,24 @@ def export_sampler(
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path} cannot be written: no folder {path.parent}")
     draw = jax.jit(_drawing(model, *model.walk(sampler, steps, spacing, lambda_min)))
-    exported = jax.export.export(draw, platforms=platforms)(**_arguments(model))
+    with _sources_by_name():
+        exported = jax.export.export(draw, platforms=platforms)(**_arguments(model))
     _write(path, exported.serialize())
+
+
+@contextlib.contextmanager
+def _sources_by_name() -> Iterator[None]:
+    """Meanwhile a program names the files it was made of without their folders.
+
+    In a home folder these would name a person.
+    """
+    option = "jax_hlo_source_file_canonicalization_regex"
+    before = jax.config.values[option]
+    jax.config.update(option, ".*/")
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 def _drawing(

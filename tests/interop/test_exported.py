@@ -1,14 +1,17 @@
 """An exported file draws the model's images, wherever jax runs, without its code."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import ddpm_jax
 from ddpm_jax import build, export
 from ddpm_jax.config import (
     Config,
@@ -31,7 +34,10 @@ def make_model(
     """A tiny network with random weights, not those that start it: they predict 0."""
     config = Config(
         data=DataConfig(
-            source="folder", path="any", num_classes=num_classes, channels=channels
+            source="folder",
+            path="/home/somebody/photos",
+            num_classes=num_classes,
+            channels=channels,
         ),
         network=NetworkConfig(
             channels=8,
@@ -91,6 +97,16 @@ def test_one_file_draws_the_models_images_in_any_number(guided, draw, seed, scal
         assert images.dtype == np.float32
         np.testing.assert_allclose(images, expected[index], atol=1e-5)
     assert draw._cache_size() == 2  # one program for each number of images
+
+
+def test_no_folder_of_this_machine_is_told(guided_file):
+    told = guided_file.read_bytes()
+    assert b"unet.py" in told  # where a program came from is
+    for place in (ddpm_jax.__file__, flax.__file__):
+        assert os.path.dirname(os.path.dirname(place)).encode() not in told
+    assert b"somebody" not in told and b"photos" not in told
+    option = "jax_hlo_source_file_canonicalization_regex"
+    assert jax.config.values[option] is None
 
 
 def test_the_label_after_the_last_means_none(guided, draw):
