@@ -632,7 +632,7 @@ def load_images(config: DataConfig, split: str) -> "data.ImageArrays":
         OSError: what the source raises.
         ImportError: if a library that reads the source is not installed.
     """
-    _check_not_given(config)
+    _check_readable(config)
     if config.source == "digits":
         return _in_label_order(config, data.load_digits(split))
     if config.source == "folder":
@@ -658,7 +658,7 @@ def open_images(config: DataConfig, split: str) -> "data.ImageSource":
     Raises:
         ValueError: as `load_images`, and for the digits, which are not streamed.
     """
-    _check_not_given(config)
+    _check_readable(config)
     if config.source == "digits":
         raise ValueError(
             "the digits are held on the devices; got data.resident=False with "
@@ -689,11 +689,16 @@ def _in_label_order(config: DataConfig, source: Any) -> Any:
     return source if names is None else data.relabelled(source, names)
 
 
-def _check_not_given(config: DataConfig) -> None:
+def _check_readable(config: DataConfig) -> None:
     if config.source == "given":
         raise ValueError(
             "data.source=given is images that Python gives, as in ddpm_jax.train("
             "config, workdir, data=images); got none"
+        )
+    if config.source == "folder" and not config.path:
+        raise ValueError(
+            "data.path must name the image folder; got '', as in imported weights, "
+            "which do not say where images lie"
         )
 
 

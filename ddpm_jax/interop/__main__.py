@@ -21,13 +21,15 @@ from ddpm_jax.command import Path, one_line_errors, parse_call, prepare_jax
 from ddpm_jax.config import to_dict
 from ddpm_jax.interop.card import UNKNOWN, Known, evaluations_of
 from ddpm_jax.interop.facts import GUESSED, Facts, Hints, overriding
+from ddpm_jax.interop.folders import weights_file
+from ddpm_jax.interop.json_files import write_json
+from ddpm_jax.interop.origin import read_origin, write_origin
 from ddpm_jax.interop.read import Weights, read_model
 from ddpm_jax.interop.save import (
     check_free,
     new_folder,
     save_archive,
     save_diffusers,
-    write_json,
 )
 from ddpm_jax.streams import outlive_readers
 from ddpm_jax.training import checkpoints
@@ -51,12 +53,14 @@ def import_weights(
     """
     check_free(workdir)
     weights = read_model(src, hints)
+    origin = read_origin(weights_file(src).parent)
     with new_folder(workdir) as folder:
         values = to_dict(weights.config)
         checkpoints.save_model(
             folder / "checkpoints", weights.step, weights.params, values
         )
         write_json(folder / "config.json", values)
+        write_origin(folder, origin)
     print(_report(src, workdir, weights))
 
 
@@ -105,7 +109,7 @@ def export_weights(
     model = loading.load(workdir, step=step, weights=weights)
     parts = (dst, model.config, model.params)
     if format == "diffusers":
-        known = _known(workdir, model, license)
+        known = _known(workdir, model, license, weights)
         save_diffusers(*parts, step=model.step, known=known)
     elif format == "stablehlo":
         model.export(
@@ -116,7 +120,7 @@ def export_weights(
             lambda_min=lambda_min,
         )
     else:
-        known, npz = _known(workdir, model, license), format == "npz"
+        known, npz = _known(workdir, model, license, weights), format == "npz"
         save_archive(*parts, step=model.step, npz=npz, known=known)
     print(f"wrote step {model.step} of {workdir} as {format} to {dst}")
     if format == "diffusers" and model.config.data.num_classes is not None:
@@ -127,10 +131,15 @@ def export_weights(
         )
 
 
-def _known(workdir: pathlib.Path, model: Any, license: str) -> Known:
-    """What a card tells of weights in a workdir."""
+def _known(workdir: pathlib.Path, model: Any, license: str, weights: str) -> Known:
+    """What a card tells of weights in a workdir, or in an export."""
+    run = (workdir / "checkpoints").is_dir()
+    origin = read_origin(workdir if run else weights_file(workdir).parent)
+    logs = ("metrics.jsonl", "starts.json")  # an import has neither
+    logged = run and any((workdir / name).is_file() for name in logs)
     return Known(
-        trained=(workdir / "metrics.jsonl").is_file(),
+        trained=logged or origin.trained,
+        raw=origin.raw or weights == "raw",
         evaluations=evaluations_of(workdir, drawing.digest(model)),
         license=license,
     )

@@ -6,9 +6,9 @@ trained here; and the evaluations of these very weights.
 
 import html
 import json
-import math
 import pathlib
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -30,6 +30,7 @@ class Known(NamedTuple):
     evaluations: Sequence[Mapping[str, Any]] = ()  # records of `ddpm_jax.evaluation`
     license: str = UNKNOWN  # of the weights, as the hub names it
     name: str = "model"
+    raw: bool = False  # as the last update left them, not their average
 
 
 def evaluations_of(workdir: pathlib.Path, digest: str) -> list[dict[str, Any]]:
@@ -61,6 +62,9 @@ def model_card(
         step: updates that it was trained; 0 = not known.
         known: the rest.
     """
+    if config.data.source == "folder":
+        shared = [_without_path(record) for record in known.evaluations]
+        known = known._replace(evaluations=shared)
     name = _words(known.name)
     count = sum(np.size(x) for x in jax.tree.leaves(params))
     parts = [
@@ -73,11 +77,11 @@ def model_card(
         "## Use it",
         *_usage(config, form),
         "## The model",
-        _table(_model_rows(config, step)),
+        _table(_model_rows(config, step, known.raw)),
         "## Training",
-        _table(_training_rows(config))
+        _table(_training_rows(config, known.raw))
         if known.trained
-        else "These weights were not trained by ddpm_jax, which knows nothing of it.",
+        else "How these weights were trained is not recorded here.",
         "## Evaluation",
         *_evaluation(known.evaluations),
     ]
@@ -119,10 +123,18 @@ def _result(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _without_path(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record, in which a set of the run's folder has no name: it is a path."""
+    reference = dict(record.get("reference", {}))
+    if "set" in reference:
+        reference["set"] = "a folder of images"
+    return {**record, "reference": reference}
+
+
 def _rows(record: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for key, row in record["metrics"].items():
         mean = row.get("mean") if isinstance(row, dict) else None
-        if isinstance(mean, (int, float)) and math.isfinite(mean):
+        if isinstance(mean, (int, float)) and abs(mean) <= sys.float_info.max:
             yield key, row
 
 
@@ -221,7 +233,7 @@ def _python(*lines: str) -> str:
     return "\n".join(["```python", *lines, "```"])
 
 
-def _model_rows(config: Config, step: int) -> Iterator[tuple[str, Any]]:
+def _model_rows(config: Config, step: int, raw: bool) -> Iterator[tuple[str, Any]]:
     network, diffusion = config.network, config.diffusion
     schedule = diffusion.schedule
     yield "channels", network.channels
@@ -234,12 +246,14 @@ def _model_rows(config: Config, step: int) -> Iterator[tuple[str, Any]]:
     yield "schedule", f"{schedule.kind}, {schedule.num_steps:,} steps"
     if step:
         yield "updates trained", f"{step:,}"
+    if raw:
+        yield "weights", "raw: as the last update left them, not their average"
     names = config.data.class_names
     if names is not None:
         yield "labels", ", ".join(f"{i}: {name}" for i, name in enumerate(names))
 
 
-def _training_rows(config: Config) -> Iterator[tuple[str, Any]]:
+def _training_rows(config: Config, raw: bool) -> Iterator[tuple[str, Any]]:
     data, optim, train = config.data, config.optim, config.train
     # A folder's path is of no use elsewhere, and may name people.
     sets = {
@@ -260,7 +274,8 @@ def _training_rows(config: Config) -> Iterator[tuple[str, Any]]:
     betas = f"betas {optim.beta1:g} and {optim.beta2:g}"
     yield "Adam", f"{betas}, eps {optim.eps:g}, weight decay {optim.weight_decay:g}"
     yield "gradient clipped at norm", optim.clip_norm or "no limit"
-    yield "decay of the averaged weights", optim.ema_decay
+    if not raw:
+        yield "decay of the averaged weights", optim.ema_decay
     yield "dropout", config.network.dropout
     yield "computed in", config.network.dtype
     yield "seed", train.seed
@@ -282,7 +297,9 @@ def _evaluation(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         lines = ["| metric | value | ± | better |", "|---|---|---|---|"]
         for key, row in _rows(record):
             spread = row.get("spread")
-            known = isinstance(spread, (int, float)) and math.isfinite(spread)
+            known = (
+                isinstance(spread, (int, float)) and abs(spread) <= sys.float_info.max
+            )
             lines.append(
                 f"| {_words(row.get('shown', key))} | {row['mean']:.5g} | "
                 f"{f'{spread:.2g}' if known else ''} | {_words(row.get('better'))} |"

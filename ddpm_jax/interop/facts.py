@@ -248,7 +248,7 @@ def to_config(sources: Sources, structure: Structure) -> Config:
         **known,
     }
     if fields["data.source"] == "folder":
-        fields["data.path"] = "images"  # nothing says where; a Config must name it
+        fields["data.path"] = ""  # nothing says where, and None would be refused
     values: dict[str, Any] = {}
     fields.pop("attention_order", None)  # of the weights, not of the model
     for key, value in fields.items():

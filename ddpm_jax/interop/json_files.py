@@ -9,6 +9,12 @@ from ddpm_jax.text import reason
 _MOST_BYTES = 2**24  # an index of 10,000 tensors takes a million
 
 
+def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
+    """Writes values as JSON, making the folder that they lie in."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(values, indent=2) + "\n")
+
+
 def read_object(path: pathlib.Path) -> dict[str, Any]:
     """The object in a JSON file, UTF-8 with or without a byte-order mark.
 

@@ -9,7 +9,7 @@ kernel". Each export is a folder that appears whole or not at all, with a model 
 """
 
 import contextlib
-import json
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -24,7 +24,9 @@ from ddpm_jax.config import Config, to_dict
 from ddpm_jax.interop import diffusers_format, diffusers_scheduler, keymaps
 from ddpm_jax.interop.card import Form, Known, model_card
 from ddpm_jax.interop.diffusers_rules import PRIVATE
+from ddpm_jax.interop.json_files import write_json
 from ddpm_jax.interop.load import parameter_shapes
+from ddpm_jax.interop.origin import Origin, write_origin
 
 
 def save_archive(
@@ -40,7 +42,7 @@ def save_archive(
 
     Args:
         path: the folder to make.
-        config: the model's.
+        config: the model's; where its images lie is left out.
         params: its weights, as a rule averaged.
         step: updates that it was trained.
         npz: write model.npz instead of model.safetensors.
@@ -60,7 +62,7 @@ def save_archive(
         )
     arrays = {key: np.asarray(x) for key, x in flatten_dict(params, sep="/").items()}
     with new_folder(path) as folder:
-        write_json(folder / "config.json", to_dict(config))
+        write_json(folder / "config.json", to_dict(_shared(config)))
         if npz:
             with_step: Any = {"step": np.asarray(step), **arrays}
             np.savez(folder / "model.npz", **with_step)
@@ -86,7 +88,7 @@ def save_diffusers(
 
     Args:
         path: the folder to make.
-        config: the model's.
+        config: the model's; where its images lie is left out.
         params: its weights, as a rule averaged.
         step: updates that it was trained.
         known: as for `save_archive`.
@@ -114,7 +116,7 @@ def save_diffusers(
         }
         write_json(folder / "model_index.json", index)
         write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-        private = {PRIVATE: {"config": to_dict(config), "step": step}}
+        private = {PRIVATE: {"config": to_dict(_shared(config)), "step": step}}
         write_json(folder / "unet" / "config.json", unet | private)
         _write_safetensors(
             folder / "unet" / "diffusion_pytorch_model.safetensors",
@@ -154,10 +156,11 @@ def check_free(path: pathlib.Path) -> None:
         raise FileExistsError(f"{path} is there already; nothing is written over it")
 
 
-def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
-    """Writes values as JSON, making the folder that they lie in."""
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(values, indent=2) + "\n")
+def _shared(config: Config) -> Config:
+    """What others may see of a config: not where images lie, which may name people."""
+    path = "" if config.data.source == "folder" else None
+    data = dataclasses.replace(config.data, path=path)
+    return dataclasses.replace(config, data=data)
 
 
 def _write_card(
@@ -169,10 +172,12 @@ def _write_card(
     step: int,
     known: Known | None,
 ) -> None:
-    """README.md of the folder that is going to be `path`."""
+    """README.md of the folder that is going to be `path`, and origin.json."""
     known = (known or Known())._replace(name=pathlib.Path(path).absolute().name)
     text = model_card(config, params, form, step=step, known=known)
     (folder / "README.md").write_text(text, encoding="utf-8")
+    beside = folder / "unet" if form == "diffusers" else folder
+    write_origin(beside, Origin(known.trained, known.raw))
 
 
 def _write_safetensors(

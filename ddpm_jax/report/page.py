@@ -81,7 +81,8 @@ def _subject(config: Config | None) -> str:
     if config is None:
         return "a run whose config cannot be read"
     data, diffusion = config.data, config.diffusion
-    named = {"tfds": data.name, "folder": data.path, "given": "images from Python"}
+    folder = data.path or "a folder"  # an export leaves it out
+    named = {"tfds": data.name, "folder": folder, "given": "images from Python"}
     size = f"{data.image_size} × {data.image_size} × {data.channels}"
     classes = f", {data.num_classes} classes" if data.num_classes else ""
     parts = [

@@ -16,6 +16,8 @@ from ddpm_jax.interop import card
 from ddpm_jax.interop.__main__ import main
 from ddpm_jax.interop.save import save_archive, save_diffusers
 
+UNKNOWN = "How these weights were trained is not recorded here."
+
 
 def parts(folder):
     """(front matter, body) of the card in a folder, as YAML and as text."""
@@ -120,9 +122,88 @@ def test_nothing_is_told_of_what_is_not_known(tmp_path):
     front, body = parts(tmp_path / "a")
     assert front["license"] == "unknown"
     assert not {"metrics", "datasets", "model-index"} & set(front)
-    assert "were not trained by ddpm_jax" in body
+    assert UNKNOWN in body
     assert "No evaluation of these weights is recorded." in body
     assert "learning rate" not in body and "updates trained" not in body
+
+
+@pytest.mark.parametrize("form", ["safetensors", "npz", "diffusers"])
+def test_what_is_known_of_the_training_goes_along(form, workdir, tmp_path):
+    """Exported, exported of that, imported, and exported of that."""
+
+    def told(src, weights="ema"):
+        out = tmp_path / f"{src.name}-{weights}"
+        main(["export", str(src), str(out), "--format", form, "--weights", weights])
+        body = parts(out)[1]
+        trained = "| images per update | 16 |" in body
+        assert trained != (UNKNOWN in body)
+        raw = "| weights | raw: as the last update left them, not their average |"
+        assert (raw in body) != (
+            trained and "| decay of the averaged weights |" in body
+        )
+        return trained, raw in body, out
+
+    for weights in ("ema", "raw"):
+        expected = (True, weights == "raw")
+        *found, out = told(workdir, weights)
+        assert tuple(found) == expected
+        *found, again = told(out)
+        assert tuple(found) == expected
+        main(["import", str(again), "--workdir", str(tmp_path / f"w-{weights}")])
+        *found, out = told(tmp_path / f"w-{weights}")
+        assert tuple(found) == expected
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"trained": 1, "raw": "no"}'])
+def test_what_is_not_known_of_the_training_is_not_made_up(content, workdir, tmp_path):
+    place = tmp_path / "run"
+    place.mkdir()
+    (place / "checkpoints").symlink_to(workdir / "checkpoints")  # without its log
+    if content is not None:
+        (place / "origin.json").write_text(content)
+    main(["export", str(place), str(tmp_path / "out"), "--format", "npz"])
+    body = parts(tmp_path / "out")[1]
+    assert UNKNOWN in body and "learning rate" not in body and "| raw" not in body
+
+
+@pytest.mark.parametrize("source", ["folder", "tfds"])
+@pytest.mark.parametrize("form", ["safetensors", "npz", "diffusers"])
+def test_where_images_lie_is_not_told(form, source, tmp_path):
+    path = "/home/somebody/photos"
+    config = small_config()
+    data = dataclasses.replace(config.data, source=source, name="cifar10", path=path)
+    config = dataclasses.replace(config, data=data)
+    record = {
+        "metrics": {"fid": {"mean": 2.0}},
+        "reference": {"set": path if source == "folder" else "cifar10/train"},
+        "samples": {},
+    }
+    known = card.Known(trained=True, evaluations=[record])
+    out = tmp_path / "out"
+    save = save_diffusers if form == "diffusers" else save_archive
+    npz = {"npz": True} if form == "npz" else {}
+    save(out, config, random_params(config), known=known, **npz)
+    told = b"".join(file.read_bytes() for file in out.rglob("*") if file.is_file())
+    assert b"somebody" not in told and b"photos" not in told
+    assert (b"cifar10/train" in told) == (source == "tfds")
+    model = ddpm_jax.load(out)
+    assert model.sample(0, 1, steps=2, sampler="ddim", label=1).shape == (1, 8, 8, 1)
+    if source == "folder":
+        for read in (build.read_images, build.open_images):
+            with pytest.raises(ValueError, match="must name the image folder; got ''"):
+                read(model.config.data, "train")
+        front, _ = parts(out)
+        (result,) = front["model-index"][0]["results"]
+        assert result["dataset"]["name"] == "a folder of images"
+
+
+def test_an_evaluation_may_hold_any_number():
+    config = small_config()
+    rows = {"a": {"mean": 10**400}, "b": {"mean": 1.5, "spread": 10**400}}
+    known = card.Known(evaluations=[{"metrics": rows, "samples": {}}])
+    params = random_params(config)
+    text = card.model_card(config, params, "npz", step=0, known=known)
+    assert "| b | 1.5 |  |" in text and "| a |" not in text
 
 
 def test_a_data_set_of_tfds_is_named_and_a_path_is_not(tmp_path):
